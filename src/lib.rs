@@ -1,0 +1,8 @@
+//! leasehold: holds a workload's Kubernetes `Lease` and tells the app beside it whether this pod leads.
+//!
+//! The rooms, from the inside out; an inner room never imports an outer one. docs/design.md is the contract.
+
+pub mod devapi;
+pub mod election;
+pub mod report;
+pub mod time;
