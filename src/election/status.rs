@@ -101,8 +101,6 @@ pub enum Reason {
     AppNotAlive,
     /// Not leading: this process is ending.
     ShuttingDown,
-    /// Not leading: this term's record is being released.
-    Releasing,
     /// Not leading: the API server refuses; `message` says what to do.
     Refused,
     /// Not leading: the fencing token in the Lease cannot be read or cannot grow.
@@ -112,7 +110,7 @@ pub enum Reason {
 }
 
 impl Reason {
-    pub const ALL: [Reason; 17] = [
+    pub const ALL: [Reason; 16] = [
         Reason::Starting,
         Reason::Leading,
         Reason::HeldByOther,
@@ -126,7 +124,6 @@ impl Reason {
         Reason::SteppedDown,
         Reason::AppNotAlive,
         Reason::ShuttingDown,
-        Reason::Releasing,
         Reason::Refused,
         Reason::TokenUnusable,
         Reason::CoordinatedElection,
@@ -147,7 +144,6 @@ impl Reason {
             Reason::SteppedDown => "stepped_down",
             Reason::AppNotAlive => "app_not_alive",
             Reason::ShuttingDown => "shutting_down",
-            Reason::Releasing => "releasing",
             Reason::Refused => "refused",
             Reason::TokenUnusable => "token_unusable",
             Reason::CoordinatedElection => "coordinated_election",
