@@ -4,5 +4,7 @@
 
 pub mod devapi;
 pub mod election;
+pub mod kubernetes;
 pub mod report;
+pub mod state;
 pub mod time;
