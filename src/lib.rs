@@ -1,0 +1,3 @@
+//! leasehold: leadership for the workload beside it, by a Kubernetes Lease.
+
+pub mod devapi;
