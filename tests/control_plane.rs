@@ -52,7 +52,11 @@ fn kubectl_and_the_api_see_the_same_lease() {
     assert_eq!(seen["spec"]["holderIdentity"], "you");
     assert!(control_plane.lease(&namespace, "other").is_none());
     assert!(control_plane.metric("apiserver_request_total", &["resource=\"leases\""]) >= 3.0);
-    assert!(control_plane.run_kubectl(&["version"]).contains("Server Version: v1.36.3"));
+    assert!(
+        control_plane
+            .run_kubectl(&["version"])
+            .contains("Server Version: v1.36.3")
+    );
 }
 
 #[test]
@@ -188,7 +192,9 @@ fn one_silent_way_leaves_the_other_open() {
         command
     })
     .expect("starts");
-    wait_until("kubectl to connect", 10 * SECOND, || proxy.connections() > 0);
+    wait_until("kubectl to connect", 10 * SECOND, || {
+        proxy.connections() > 0
+    });
     thread::sleep(Duration::from_millis(300));
     assert!(kubectl.ended().is_none());
     proxy.heal();
@@ -206,7 +212,10 @@ fn late_replies_come_late_and_all_at_once_after_healing() {
     let took = clock::now() - sent;
     assert!(took >= delay, "{took:?}");
     proxy.delay_replies(100 * SECOND);
-    assert_eq!(ping(&stream, 2, Duration::from_millis(50)).expect("is kept"), None);
+    assert_eq!(
+        ping(&stream, 2, Duration::from_millis(50)).expect("is kept"),
+        None
+    );
     proxy.heal();
     assert_eq!(receive(&stream, SECOND).expect("passes"), Some(2));
 }
@@ -222,14 +231,20 @@ fn a_control_plane_stops_restarts_and_goes_back() {
     control_plane.stop_apiserver();
     let silent = Http::connect(control_plane.address())
         .and_then(|http| http.with_timeout(Duration::from_millis(200))?.get("/livez"));
-    assert_eq!(silent.expect_err("is stopped").kind(), ErrorKind::WouldBlock);
+    assert_eq!(
+        silent.expect_err("is stopped").kind(),
+        ErrorKind::WouldBlock
+    );
     control_plane.cont_apiserver();
     assert_eq!(control_plane.lease(&namespace, "it"), Some(before.clone()));
 
     let snapshot = control_plane.snapshot();
     let patch = json!({"spec": {"holderIdentity": "later"}});
     let later = control_plane.patch_lease(&namespace, "it", &patch);
-    assert_ne!(later["metadata"]["resourceVersion"], before["metadata"]["resourceVersion"]);
+    assert_ne!(
+        later["metadata"]["resourceVersion"],
+        before["metadata"]["resourceVersion"]
+    );
 
     control_plane.kill_apiserver();
     let refused = control_plane.connect().err().expect("is gone");
@@ -246,7 +261,11 @@ fn client_go_leads_renews_and_releases() {
     let control_plane = shared();
     let namespace = control_plane.namespace("clientgo");
     let kubeconfig = control_plane.kubeconfig();
-    let flags = ["-lease-duration=3s", "-renew-deadline=2s", "-retry-period=200ms"];
+    let flags = [
+        "-lease-duration=3s",
+        "-renew-deadline=2s",
+        "-retry-period=200ms",
+    ];
     let flags = [&flags[..], &["-release-on-cancel"]].concat();
     let began = clock::now();
     let mut first = ClientGo::start("it", &namespace, &kubeconfig, "first", &flags);
@@ -287,7 +306,10 @@ fn the_recorder_sees_overlaps_and_tokens_that_do_not_grow() {
     ];
     assert!(fault(&hidden).expect("a fault").starts_with("S1"));
     for tokens in [(5, 5), (5, 4)] {
-        let stuck = [promise("a", tokens.0, 0, 10), promise("b", tokens.1, 10, 20)];
+        let stuck = [
+            promise("a", tokens.0, 0, 10),
+            promise("b", tokens.1, 10, 20),
+        ];
         assert!(fault(&stuck).expect("a fault").starts_with("S4"));
     }
 }

@@ -41,7 +41,11 @@ impl ClientGo {
             .stdout(Stdio::piped())
             .stderr(Stdio::null());
         let mut process = Process::start(command).expect("clientgo can be started");
-        let stdout = process.streams().stdout.take().expect("asked for as a pipe");
+        let stdout = process
+            .streams()
+            .stdout
+            .take()
+            .expect("asked for as a pipe");
         let events = Arc::<Mutex<Vec<Value>>>::default();
         let written = events.clone();
         thread::spawn(move || {

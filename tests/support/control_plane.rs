@@ -16,7 +16,7 @@ use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use ring::rand::SystemRandom;
-use ring::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair};
+use ring::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair};
 use rustix::net::{
     AddressFamily, SocketFlags, SocketType, bind, getsockname, socket_with, sockopt,
 };
@@ -74,12 +74,18 @@ impl ControlPlane {
         let began = clock::now();
         let tools = tools_folder();
         let folder = Folder::new("control-plane");
-        fs::write(folder.join("service-account.key"), new_key()).expect("writes the key");
+        write_keys(
+            &folder.join("service-account.key"),
+            &folder.join("service-account.pub"),
+        );
         fs::write(folder.join("tokens.csv"), tokens()).expect("writes the tokens");
         let control_plane = Self {
             etcd: Mutex::new(None),
             apiserver: Mutex::new(None),
-            apiserver_flags: apiserver_flags.iter().map(|flag| flag.to_string()).collect(),
+            apiserver_flags: apiserver_flags
+                .iter()
+                .map(|flag| flag.to_string())
+                .collect(),
             etcd_client: Port::reserve(),
             etcd_peer: Port::reserve(),
             secure: Port::reserve(),
@@ -424,10 +430,8 @@ impl ControlPlane {
             if etcd.ended().is_some() {
                 panic!("etcd ended:\n{}", tail(&log));
             }
-            let health = Http::connect(self.etcd_client.address()).and_then(|http| {
-                http.with_timeout(Duration::from_secs(2))?
-                    .get("/health")
-            });
+            let health = Http::connect(self.etcd_client.address())
+                .and_then(|http| http.with_timeout(Duration::from_secs(2))?.get("/health"));
             health.ok().filter(|answer| answer.status == 200)
         });
     }
@@ -451,7 +455,6 @@ impl ControlPlane {
 
     fn apiserver_command(&self) -> Command {
         let mut apiserver = Command::new(self.tools.join("kube-apiserver"));
-        let key = self.folder.join("service-account.key");
         apiserver
             .arg(format!(
                 "--etcd-servers=http://{}",
@@ -468,9 +471,9 @@ impl ControlPlane {
             .arg("--authorization-mode=RBAC")
             .arg("--service-account-issuer=https://kubernetes.default.svc")
             .arg("--service-account-key-file")
-            .arg(&key)
+            .arg(self.folder.join("service-account.pub"))
             .arg("--service-account-signing-key-file")
-            .arg(&key)
+            .arg(self.folder.join("service-account.key"))
             .arg("--service-cluster-ip-range=10.0.0.0/24")
             // Pods are accepted without the controllers that would make their accounts.
             .arg("--disable-admission-plugins=ServiceAccount")
@@ -558,14 +561,22 @@ fn lease_path(namespace: &str, name: &str) -> String {
     format!("/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases/{name}")
 }
 
-/// A private key for service account tokens, as PEM.
-fn new_key() -> String {
-    let key = EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &SystemRandom::new())
-        .expect("the kernel gives random bytes");
-    format!(
-        "-----BEGIN PRIVATE KEY-----\n{}\n-----END PRIVATE KEY-----\n",
-        base64(key.as_ref())
-    )
+/// Writes a new pair of keys for service account tokens.
+fn write_keys(private: &Path, public: &Path) {
+    // SubjectPublicKeyInfo of a P-256 key (RFC 5480): all but the point itself.
+    const PUBLIC_KEY_HEAD: &[u8] =
+        b"\x30\x59\x30\x13\x06\x07\x2a\x86\x48\xce\x3d\x02\x01\x06\x08\x2a\x86\x48\xce\x3d\x03\x01\x07\x03\x42\x00";
+    let (algorithm, random) = (&ECDSA_P256_SHA256_FIXED_SIGNING, SystemRandom::new());
+    let key = EcdsaKeyPair::generate_pkcs8(algorithm, &random).expect("the kernel gives bytes");
+    let pair = EcdsaKeyPair::from_pkcs8(algorithm, key.as_ref(), &random).expect("a new key");
+    let point = [PUBLIC_KEY_HEAD, pair.public_key().as_ref()].concat();
+    fs::write(private, pem("PRIVATE KEY", key.as_ref())).expect("writes a key");
+    fs::write(public, pem("PUBLIC KEY", &point)).expect("writes a key");
+}
+
+fn pem(label: &str, bytes: &[u8]) -> String {
+    let body = base64(bytes);
+    format!("-----BEGIN {label}-----\n{body}\n-----END {label}-----\n")
 }
 
 fn base64(bytes: &[u8]) -> String {
@@ -577,7 +588,11 @@ fn base64(bytes: &[u8]) -> String {
         let bits = u32::from_be_bytes([0, three[0], three[1], three[2]]);
         for place in 0..4 {
             let digit = DIGITS[(bits >> (18 - 6 * place)) as usize & 63];
-            text.push(if place <= group.len() { digit.into() } else { '=' });
+            text.push(if place <= group.len() {
+                digit.into()
+            } else {
+                '='
+            });
         }
     }
     text

@@ -161,7 +161,10 @@ impl Http {
         let mut head = format!("{method} {path} HTTP/1.1\r\n");
         let own = self.headers.iter().map(|(n, v)| (n.as_str(), v.as_str()));
         let all: Vec<_> = own.chain(headers.iter().copied()).collect();
-        if !all.iter().any(|(name, _)| name.eq_ignore_ascii_case("host")) {
+        if !all
+            .iter()
+            .any(|(name, _)| name.eq_ignore_ascii_case("host"))
+        {
             head += &format!("Host: {}\r\n", self.host);
         }
         for (name, value) in all {

@@ -66,11 +66,28 @@ impl Process {
         &mut self.child
     }
 
-    /// Signals the process alone.
+    /// Signals the process alone. SIGSTOP takes its time: waits until every thread has stopped.
     pub fn signal(&self, signal: Signal) {
-        if self.ended.is_none() {
-            kill_process(self.pid(), signal).expect("a child that was not waited for is there");
+        if self.ended.is_some() {
+            return;
         }
+        kill_process(self.pid(), signal).expect("a child that was not waited for is there");
+        if signal == Signal::STOP {
+            clock::wait_until("a process to stop", Duration::from_secs(5), || {
+                self.thread_states().iter().all(|state| *state == 'T')
+            });
+        }
+    }
+
+    /// The state letter of each thread, as proc(5) has it.
+    fn thread_states(&self) -> Vec<char> {
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", self.id()));
+        let stats = tasks.into_iter().flatten().flatten();
+        let stats = stats.filter_map(|task| std::fs::read_to_string(task.path().join("stat")).ok());
+        // The name before it, in parentheses, may hold anything.
+        stats
+            .filter_map(|stat| stat.rsplit_once(") ")?.1.chars().next())
+            .collect()
     }
 
     /// Signals the process and its descendants that stayed in its group.

@@ -146,7 +146,10 @@ impl Recorder {
     #[track_caller]
     pub fn assert_no_overlap(&self) {
         let promises = self.promises();
-        assert!(!promises.is_empty(), "nothing was promised: nothing was tested");
+        assert!(
+            !promises.is_empty(),
+            "nothing was promised: nothing was tested"
+        );
         if let Some(fault) = fault(&promises) {
             let timeline: Vec<_> = self.transitions().iter().map(Turn::to_string).collect();
             panic!("{fault}\nanswers:\n{}", timeline.join("\n"));
@@ -282,7 +285,10 @@ impl Watcher {
     /// Reads both files as an app would.
     fn read(&self) {
         while self.goes_on() {
-            for (file, parse) in [("status.env", from_env as Parse), ("status.json", from_json)] {
+            for (file, parse) in [
+                ("status.env", from_env as Parse),
+                ("status.json", from_json),
+            ] {
                 let text = fs::read_to_string(self.sidecar.report.join(file));
                 let now = clock::now();
                 if let Some((token, from, until)) = text.ok().and_then(|text| parse(&text))
@@ -370,7 +376,11 @@ impl fmt::Debug for Promise {
 impl fmt::Display for Turn {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let at = self.received.as_secs_f64();
-        let leads = if self.leader { "leads" } else { "does not lead" };
+        let leads = if self.leader {
+            "leads"
+        } else {
+            "does not lead"
+        };
         write!(f, "{at:.4} {} {leads}", self.pod)?;
         match self.token {
             Some(token) => write!(f, ", token {token}")?,

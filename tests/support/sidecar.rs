@@ -335,7 +335,11 @@ fn launch(builder: &Builder, folder: &Folder, shared: &Arc<Shared>) -> Process {
         log.starts
     };
     let mut process = Process::start(command).expect("leasehold can be started");
-    let stderr = process.streams().stderr.take().expect("asked for as a pipe");
+    let stderr = process
+        .streams()
+        .stderr
+        .take()
+        .expect("asked for as a pipe");
     let shared = shared.clone();
     thread::spawn(move || {
         for line in BufReader::new(stderr).lines().map_while(Result::ok) {
