@@ -16,8 +16,12 @@ use super::clock;
 use super::http::{Answer, Http};
 use super::process::{Folder, Process};
 
-/// The binary under test.
-pub const BINARY: &str = env!("CARGO_BIN_EXE_leasehold");
+/// The binary under test: the one that cargo has just built, or what LEASEHOLD_BINARY names (a
+/// release build).
+pub fn binary() -> PathBuf {
+    let built = env!("CARGO_BIN_EXE_leasehold").into();
+    std::env::var_os("LEASEHOLD_BINARY").unwrap_or(built).into()
+}
 
 /// How long anything that ought to be immediate may take on a busy machine.
 const SOON: Duration = Duration::from_secs(20);
@@ -314,7 +318,7 @@ impl Shared {
 }
 
 fn launch(builder: &Builder, folder: &Folder, shared: &Arc<Shared>) -> Process {
-    let mut command = Command::new(BINARY);
+    let mut command = Command::new(binary());
     command
         .args(&builder.arguments)
         .arg("--report-dir")
