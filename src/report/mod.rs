@@ -4,7 +4,10 @@
 //! "leader" is a promise, good until the term's `valid_until` or for the answer TTL, whichever ends first, and the
 //! board remembers the latest moment it ever promised: a release waits for it.
 
+pub mod file;
 pub mod http;
+pub mod metrics;
+pub mod probe;
 pub mod view;
 
 use std::collections::hash_map::RandomState;
