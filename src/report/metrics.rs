@@ -52,7 +52,7 @@ impl Metrics {
         registry.register("leasehold_build", "The version of the sidecar", build);
         registry.register(
             "leasehold_leadership_changes",
-            "How often this pod began (to=\"leader\") or ended (to=\"not_leader\") leading, and why",
+            "How often this pod began (to leader) or ended (to not_leader) leading, and why",
             metrics.changes.clone(),
         );
         registry.register(
