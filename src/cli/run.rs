@@ -14,10 +14,11 @@ use crate::report::http::Address;
 use crate::report::probe::ReadyWhen;
 use crate::sidecar::{self, OnSigterm, Settings};
 
-/// Contend for leases, and tell the app beside this process whether its pod leads.
-///
-/// Every flag is also an environment variable: LEASEHOLD_ and its name (LEASEHOLD_RENEW_DEADLINE=12s).
 #[derive(Debug, clap::Args)]
+#[command(
+    disable_help_flag = true,
+    after_help = "Each flag is an environment variable too: LEASEHOLD_ and its name, as LEASEHOLD_RENEW_DEADLINE=12s."
+)]
 pub struct Args {
     /// Name of a Lease; repeat for more: unqualified routes and status.* speak of the first
     #[arg(long, value_name = "NAME", alias = "election", env = "LEASEHOLD_LEASE", value_delimiter = ',', hide_env = true, help_heading = "Lease")]
@@ -47,7 +48,7 @@ pub struct Args {
     /// From one renewal to the next [default: 1/5 of the lease duration, at least 1s]
     #[arg(long, value_name = "TIME", env = "LEASEHOLD_RENEW_INTERVAL", value_parser = duration, hide_env = true, help_heading = "Times")]
     renew_interval: Option<Duration>,
-    /// Pause after a failed attempt (client-go's retry period is its renew interval too) [default: 1/15, at most 1s]
+    /// Pause after a failed attempt [default: 1/15, at most 1s]; client-go means the renew interval by it
     #[arg(long, value_name = "TIME", env = "LEASEHOLD_RETRY_PERIOD", value_parser = duration, hide_env = true, help_heading = "Times")]
     retry_period: Option<Duration>,
     /// The most that one answer promises
@@ -88,6 +89,10 @@ pub struct Args {
     /// Log level; LEASEHOLD_LOG sets it by target
     #[arg(long, value_enum, default_value_t = Level::Info, env = "LEASEHOLD_LOG_LEVEL", hide_env = true, help_heading = "Process")]
     log_level: Level,
+    /// Print this
+    // The short form under both names: the long one does not fit a screen.
+    #[arg(short, long, action = clap::ArgAction::HelpShort, help_heading = "Process")]
+    help: Option<bool>,
 }
 
 pub fn main(args: Args) -> ExitCode {
