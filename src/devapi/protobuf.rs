@@ -63,7 +63,7 @@ fn read_field(slot: &mut Value, wire: Wire<'_>, shape: &Shape) -> Result<(), Str
         Shape::Ignored => {}
         Shape::Text | Shape::TextPointer => *slot = text(wire)?.into(),
         // Negative numbers are sign-extended to 64 bits on the wire.
-        Shape::Int32 | Shape::Int64 => *slot = number(wire)?.cast_signed().into(),
+        Shape::Int32 | Shape::Int64 | Shape::Count => *slot = number(wire)?.cast_signed().into(),
         Shape::Bool => *slot = (number(wire)? != 0).into(),
         Shape::Time | Shape::MicroTime => *slot = time(bytes(wire)?, shape)?,
         Shape::TextMap => {
@@ -76,7 +76,7 @@ fn read_field(slot: &mut Value, wire: Wire<'_>, shape: &Shape) -> Result<(), Str
             *slot = Value::Object(map);
         }
         Shape::TextList => push(slot, text(wire)?.into()),
-        Shape::Object(fields) => *slot = Value::Object(message(bytes(wire)?, fields)?),
+        Shape::Object(_, fields) => *slot = Value::Object(message(bytes(wire)?, fields)?),
         Shape::ObjectList(fields) => push(slot, Value::Object(message(bytes(wire)?, fields)?)),
     }
     Ok(())

@@ -122,10 +122,11 @@ impl Call {
                 "selfsubjectaccessreviews",
             ] => Ok(Target::AccessReview),
             ["api", "v1", "namespaces"] => {
-                document(discovery::namespaces(self.store().namespaces()))
+                let store = self.store();
+                document(discovery::namespaces(store.namespaces(), store.started()))
             }
             ["api", "v1", "namespaces", name] => match super::names::dns_label(name).is_empty() {
-                true => document(discovery::namespace(name)),
+                true => document(discovery::namespace(name, self.store().started())),
                 false => Err(Status::no_such_namespace(name)),
             },
             ["version"] => Ok(Target::Document(reply::json(

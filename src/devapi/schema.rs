@@ -24,6 +24,8 @@ pub enum Shape {
     TextPointer,
     Int32,
     Int64,
+    /// An integer that is left out when zero.
+    Count,
     Bool,
     /// RFC 3339; written with whole seconds.
     Time,
@@ -31,7 +33,8 @@ pub enum Shape {
     MicroTime,
     TextMap,
     TextList,
-    Object(&'static [Field]),
+    /// The Go type's name, for messages, and the fields.
+    Object(&'static str, &'static [Field]),
     ObjectList(&'static [Field]),
     /// Known, accepted and not kept.
     Ignored,
@@ -48,8 +51,8 @@ const fn field(name: &'static str, number: u32, shape: Shape) -> Field {
 pub const LEASE: &[Field] = &[
     field("apiVersion", 0, Shape::Text),
     field("kind", 0, Shape::Text),
-    field("metadata", 1, Shape::Object(OBJECT_META)),
-    field("spec", 2, Shape::Object(LEASE_SPEC)),
+    field("metadata", 1, Shape::Object("v1.ObjectMeta", OBJECT_META)),
+    field("spec", 2, Shape::Object("v1.LeaseSpec", LEASE_SPEC)),
 ];
 
 const OBJECT_META: &[Field] = &[
@@ -59,7 +62,7 @@ const OBJECT_META: &[Field] = &[
     field("selfLink", 4, Shape::Text),
     field("uid", 5, Shape::Text),
     field("resourceVersion", 6, Shape::Text),
-    field("generation", 7, Shape::Int64),
+    field("generation", 7, Shape::Count),
     field("creationTimestamp", 8, Shape::Time),
     field("deletionTimestamp", 9, Shape::Time),
     field("deletionGracePeriodSeconds", 10, Shape::Int64),
@@ -94,7 +97,11 @@ pub const DELETE_OPTIONS: &[Field] = &[
     field("apiVersion", 0, Shape::Text),
     field("kind", 0, Shape::Text),
     field("gracePeriodSeconds", 1, Shape::Int64),
-    field("preconditions", 2, Shape::Object(PRECONDITIONS)),
+    field(
+        "preconditions",
+        2,
+        Shape::Object("v1.Preconditions", PRECONDITIONS),
+    ),
     field("orphanDependents", 3, Shape::Bool),
     field("propagationPolicy", 4, Shape::TextPointer),
     field("dryRun", 5, Shape::TextList),
@@ -144,18 +151,18 @@ fn with_required_parts(mut lease: Map<String, Value>) -> Map<String, Value> {
     lease
 }
 
-/// Reads an object against its table. `type_name` and `path` are for the message.
+/// Reads an object against its table. `go_type` and `path` are for the message.
 pub fn read_object(
     value: Value,
     fields: &[Field],
-    type_name: &str,
+    go_type: &str,
     path: &str,
     unknown: &mut Vec<String>,
 ) -> Result<Map<String, Value>, String> {
     let object = match value {
         Value::Object(object) => object,
         Value::Null => Map::new(),
-        other => return Err(wrong_type(&other, type_name, path, type_name)),
+        other => return Err(wrong_type(&other, path, go_type)),
     };
     let mut kept = Map::new();
     for (name, value) in object {
@@ -185,7 +192,7 @@ fn read_field(
     if value.is_null() {
         return Ok(None);
     }
-    let wrong = |value: &Value, go_type| Err(wrong_type(value, "Lease", path, go_type));
+    let wrong = |value: &Value, go_type| Err(wrong_type(value, path, go_type));
     match shape {
         Shape::Ignored => Ok(None),
         Shape::Text | Shape::TextPointer => match value {
@@ -197,7 +204,8 @@ fn read_field(
             Some(number) if i32::try_from(number).is_ok() => Ok(Some(value)),
             _ => wrong(&value, "int32"),
         },
-        Shape::Int64 => match value.as_i64() {
+        Shape::Int64 | Shape::Count => match value.as_i64() {
+            Some(0) if matches!(shape, Shape::Count) => Ok(None),
             Some(_) => Ok(Some(value)),
             None => wrong(&value, "int64"),
         },
@@ -217,8 +225,8 @@ fn read_field(
             }
             other => wrong(&other, "[]string"),
         },
-        Shape::Object(fields) => {
-            let object = read_object(value, fields, "Lease", path, unknown)?;
+        Shape::Object(go_type, fields) => {
+            let object = read_object(value, fields, go_type, path, unknown)?;
             Ok(Some(Value::Object(object)))
         }
         Shape::ObjectList(fields) => match value {
@@ -227,7 +235,7 @@ fn read_field(
                 let mut kept = Vec::new();
                 for (index, item) in items.into_iter().enumerate() {
                     let path = format!("{path}[{index}]");
-                    let item = read_object(item, fields, "Lease", &path, unknown)?;
+                    let item = read_object(item, fields, "v1.OwnerReference", &path, unknown)?;
                     kept.push(Value::Object(item));
                 }
                 Ok(Some(Value::Array(kept)))
@@ -239,13 +247,13 @@ fn read_field(
 
 fn read_text_map(value: Value, path: &str) -> Result<Option<Value>, String> {
     let Value::Object(mut map) = value else {
-        return Err(wrong_type(&value, "Lease", path, "map[string]string"));
+        return Err(wrong_type(&value, path, "map[string]string"));
     };
     for entry in map.values_mut() {
         match entry {
             Value::String(_) => {}
             Value::Null => *entry = "".into(),
-            other => return Err(wrong_type(other, "Lease", path, "string")),
+            other => return Err(wrong_type(other, path, "string")),
         }
     }
     Ok((!map.is_empty()).then_some(Value::Object(map)))
@@ -273,7 +281,8 @@ fn read_time(text: &str, shape: &Shape) -> Result<(), String> {
     ))
 }
 
-fn wrong_type(value: &Value, type_name: &str, path: &str, go_type: &str) -> String {
+/// As Go says it: the innermost named type, then the whole path.
+fn wrong_type(value: &Value, path: &str, go_type: &str) -> String {
     let what = match value {
         Value::Null => "null".to_owned(),
         Value::Bool(_) => "bool".to_owned(),
@@ -283,11 +292,10 @@ fn wrong_type(value: &Value, type_name: &str, path: &str, go_type: &str) -> Stri
         Value::Array(_) => "array".to_owned(),
         Value::Object(_) => "object".to_owned(),
     };
-    if path.is_empty() {
-        format!("json: cannot unmarshal {what} into Go value of type {go_type}")
-    } else {
-        format!(
-            "json: cannot unmarshal {what} into Go struct field {type_name}.{path} of type {go_type}"
-        )
-    }
+    let owner = match path.split_once('.') {
+        Some(("metadata", _)) => "ObjectMeta",
+        Some(("spec", _)) => "LeaseSpec",
+        _ => "Lease",
+    };
+    format!("json: cannot unmarshal {what} into Go struct field {owner}.{path} of type {go_type}")
 }

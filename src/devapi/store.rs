@@ -30,6 +30,7 @@ const MODIFIED: &str =
 
 pub struct Store {
     now: fn() -> Timestamp,
+    started: Timestamp,
     version: u64,
     leases: BTreeMap<Key, Arc<Lease>>,
     history: VecDeque<Change>,
@@ -71,9 +72,11 @@ pub enum Deleted {
 
 impl Store {
     pub fn new(now: fn() -> Timestamp) -> Store {
-        let version = u64::try_from(now().as_millisecond()).unwrap_or(1).max(1);
+        let started = now();
+        let version = u64::try_from(started.as_millisecond()).unwrap_or(1).max(1);
         Store {
             now,
+            started,
             version,
             leases: BTreeMap::new(),
             history: VecDeque::new(),
@@ -88,6 +91,10 @@ impl Store {
 
     pub fn now(&self) -> Timestamp {
         (self.now)()
+    }
+
+    pub fn started(&self) -> Timestamp {
+        self.started
     }
 
     /// Wakes at each write.
