@@ -435,7 +435,8 @@ fn a_watch_tells_each_change_from_its_version_on() {
             talk.delete("/c", Value::Null);
         });
         let metadata = "application/json;as=PartialObjectMetadata;v=v1;g=meta.k8s.io";
-        talk.get_as(&format!("?watch=1&timeoutSeconds=1{from_list}"), metadata);
+        talk.watch_as(&from_list, metadata);
+        talk.watch_as(&from_list, "application/json;as=Table;v=v1;g=meta.k8s.io");
     });
 }
 
@@ -773,6 +774,39 @@ fn discovery_and_refusals_of_paths_and_methods() {
     });
 }
 
+/// The real server closes such a watch too; when depends on sizes that differ.
+#[test]
+fn a_watch_that_is_not_read_ends_and_is_not_kept_for() {
+    let embedded = Embedded::start();
+    let mut talk = embedded.talk("default");
+    talk.post("", lease("a"));
+    let watch = Http::connect(embedded.address).expect("it accepts");
+    let watch = watch
+        .with_timeout(Duration::from_secs(20))
+        .expect("a timeout can be set");
+    let mut watch = watch
+        .stream(&talk.leases("?watch=1"))
+        .expect("the watch begins");
+    let changes = 1500;
+    for count in 0..changes {
+        // Larger in all than what two sockets hold.
+        let text = format!("{count}{}", "x".repeat(20_000));
+        talk.merge(
+            "/a",
+            json!({ "metadata": { "annotations": { "text": text } } }),
+        );
+    }
+    let mut told = 0;
+    while watch
+        .next_line()
+        .expect("the watch ends in good order")
+        .is_some()
+    {
+        told += 1;
+    }
+    assert!((1..changes).contains(&told), "{told} of {changes} events");
+}
+
 fn kubectl(kubeconfig: &std::path::Path, folder: &Folder, arguments: &[&str]) -> Output {
     Command::new(tool_folder(&["kubectl"]).join("kubectl"))
         .arg("--kubeconfig")
@@ -851,7 +885,7 @@ fn kubectl_works_with_the_embedded_server() {
         "--request-timeout=2s",
         "--output-watch-events",
     ]);
-    assert!(watched.contains("ADDED   web"), "{watched}");
+    assert!(watched.contains("ADDED      web"), "{watched}");
     run(&["delete", "lease", "web"]);
     let refused = kubectl(&config, &folder, &["get", "lease", "web"]);
     assert!(String::from_utf8_lossy(&refused.stderr).contains("(NotFound)"));

@@ -96,19 +96,11 @@ fn strategic_value(key: &str, target: &mut Value, value: Value) {
     match (key, value) {
         ("ownerReferences", Value::Array(items)) => merge_owners(target, items),
         ("finalizers", Value::Array(items)) => {
-            let mut merged = std::mem::take(target)
+            let old = std::mem::take(target)
                 .as_array()
                 .cloned()
                 .unwrap_or_default();
-            merged.extend(items);
-            let mut seen = Vec::new();
-            merged.retain(|item| {
-                !seen.contains(item) && {
-                    seen.push(item.clone());
-                    true
-                }
-            });
-            *target = Value::Array(merged);
+            *target = Value::Array(in_order(&old, items, Value::clone));
         }
         (_, Value::Object(mut patch)) => {
             patch.retain(|key, _| !key.starts_with("$setElementOrder/"));
@@ -135,16 +127,41 @@ fn merge_owners(target: &mut Value, items: Vec<Value>) {
     if items.iter().any(|item| item["$patch"] == "replace") {
         owners.clear();
     }
+    let mut patched = Vec::new();
     for item in items {
-        let position = owners.iter().position(|owner| owner["uid"] == item["uid"]);
-        match (item["$patch"].as_str(), position) {
-            (Some("replace"), _) | (Some("delete"), None) => {}
-            (Some("delete"), Some(index)) => drop(owners.remove(index)),
-            (_, Some(index)) => merge_value("", &mut owners[index], item),
-            (_, None) => owners.push(item),
+        let existing = owners.iter().find(|owner| owner["uid"] == item["uid"]);
+        match (item["$patch"].as_str(), existing) {
+            (Some("replace"), _) => {}
+            (Some("delete"), _) => owners.retain(|owner| owner["uid"] != item["uid"]),
+            (_, existing) => {
+                let mut owner = existing.cloned().unwrap_or(Value::Null);
+                merge_value("", &mut owner, item);
+                patched.push(owner);
+            }
         }
     }
-    *target = Value::Array(owners);
+    *target = Value::Array(in_order(&owners, patched, |owner| owner["uid"].clone()));
+}
+
+/// The patch's items in its order and the others in theirs, each of the others before those of
+/// the patch that it stood before.
+fn in_order(old: &[Value], patched: Vec<Value>, key: impl Fn(&Value) -> Value) -> Vec<Value> {
+    let position = |item: &Value| old.iter().position(|other| key(other) == key(item));
+    let mut others = old
+        .iter()
+        .filter(|other| !patched.iter().any(|item| key(item) == key(other)))
+        .peekable();
+    let mut merged = Vec::new();
+    for item in &patched {
+        if let Some(before) = position(item) {
+            while let Some(other) = others.next_if(|other| position(other) < Some(before)) {
+                merged.push(other.clone());
+            }
+        }
+        merged.push(item.clone());
+    }
+    merged.extend(others.cloned());
+    merged
 }
 
 fn operation(item: &Value) -> Result<Operation, Status> {

@@ -418,6 +418,7 @@ impl Call {
         };
         match value {
             Value::Object(_) => Ok(value),
+            Value::Null => Ok(json!({})),
             _ => Err(unrecognised(
                 "json parse error: the body is not an object".to_owned(),
             )),

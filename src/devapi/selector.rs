@@ -126,6 +126,15 @@ fn parse_labels(text: &str) -> Result<Vec<LabelTerm>, String> {
     let mut terms = Vec::new();
     let mut rest = text.trim();
     while !rest.is_empty() {
+        if let Some(found) = rest
+            .chars()
+            .next()
+            .filter(|first| "=(),<>".contains(*first))
+        {
+            return Err(format!(
+                "found '{found}', expected: !, identifier, or 'end of string'"
+            ));
+        }
         let (term, after) =
             parse_label_term(rest).map_err(|why| format!("unable to parse requirement: {why}"))?;
         terms.push(term);
@@ -133,16 +142,11 @@ fn parse_labels(text: &str) -> Result<Vec<LabelTerm>, String> {
         if let Some(after_comma) = rest.strip_prefix(',') {
             rest = after_comma.trim_start();
             if rest.is_empty() {
-                return Err(
-                    "unable to parse requirement: found '', expected: identifier after ','"
-                        .to_owned(),
-                );
+                return Err("found '', expected: identifier after ','".to_owned());
             }
         } else if !rest.is_empty() {
             let found = word(rest).0;
-            return Err(format!(
-                "unable to parse requirement: found '{found}', expected: ',' or 'end of string'"
-            ));
+            return Err(format!("found '{found}', expected: ',' or 'end of string'"));
         }
     }
     Ok(terms)
@@ -198,7 +202,7 @@ fn parse_label_test<'a>(key: &str, rest: &'a str) -> Result<(LabelTest, &'a str)
         if let Some(rest) = rest.strip_prefix(operator) {
             let (value, rest) = word(rest.trim_start());
             let bound = value.parse().map_err(|_| {
-                format!("values[0][{key}]: Invalid value: \"{value}\": for 'Gt', 'Lt' operators, the value must be an integer")
+                format!("values[0]: Invalid value: \"{value}\": for 'Gt', 'Lt' operators, the value must be an integer")
             })?;
             let test = if greater {
                 LabelTest::GreaterThan(bound)
@@ -222,7 +226,7 @@ fn parse_label_test<'a>(key: &str, rest: &'a str) -> Result<(LabelTest, &'a str)
 fn value_set<'a>(key: &str, rest: &'a str) -> Result<(Vec<String>, &'a str), String> {
     let rest = rest.trim_start();
     let Some(rest) = rest.strip_prefix('(') else {
-        return Err(format!("found '{}', expected: '('", word(rest).0));
+        return Err(format!("found '{}' expected: '('", word(rest).0));
     };
     let Some((inside, after)) = rest.split_once(')') else {
         return Err("found '', expected: ',' or ')'".to_owned());

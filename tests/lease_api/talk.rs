@@ -24,6 +24,9 @@ const GO_WORDING: &[&str] = &[
     "only the following media types",
     "accepted media types",
     "406: Not Acceptable",
+    "unexpected EOF",
+    "expected prefix",
+    "parsing time",
 ];
 
 pub struct Talk {
@@ -128,8 +131,8 @@ impl Talk {
         answer: &Answer,
     ) -> Value {
         let asked = match std::str::from_utf8(body) {
-            Ok(body) if body.len() < 300 => body.to_owned(),
-            _ => format!("{} bytes", body.len()),
+            Ok(body) if body.len() < 1000 => body.to_owned(),
+            _ => "(a long body)".to_owned(),
         };
         let asked = format!("{method} {path} {headers:?} {asked}");
         let asked = self.replaced(&asked);
@@ -153,6 +156,12 @@ impl Talk {
         self.watch_while(rest, |_| ())
     }
 
+    pub fn watch_as(&mut self, rest: &str, accept: &str) -> Vec<Value> {
+        let path = self.leases(&format!("?watch=1&timeoutSeconds=1{rest}"));
+        let http = (self.connect)().with_header("Accept", accept);
+        self.watched(http, &path, |_| ())
+    }
+
     /// The same, with requests made once the watch has been answered.
     pub fn watch_while(&mut self, rest: &str, meanwhile: impl FnOnce(&mut Talk)) -> Vec<Value> {
         let given = if rest.contains("timeoutSeconds") {
@@ -161,7 +170,12 @@ impl Talk {
             "&timeoutSeconds=1"
         };
         let path = self.leases(&format!("?watch=1{given}{rest}"));
-        let mut stream = (self.connect)().stream(&path).expect("the watch begins");
+        let http = (self.connect)();
+        self.watched(http, &path, meanwhile)
+    }
+
+    fn watched(&mut self, http: Http, path: &str, meanwhile: impl FnOnce(&mut Talk)) -> Vec<Value> {
+        let mut stream = http.stream(path).expect("the watch begins");
         let status = stream.status;
         meanwhile(self);
         let mut events = Vec::new();
@@ -170,12 +184,19 @@ impl Talk {
                 events.push(event);
             }
         }
-        let asked = self.replaced(&path);
+        let asked = self.replaced(path);
         let _ = writeln!(self.record, "\n> WATCH {asked}\n{status}");
-        for event in &events {
+        // The real server may send a bookmark more near the end: it looks once a second.
+        let bookmark = |event: &Value| event["type"] == "BOOKMARK";
+        let told = events.iter().enumerate().filter(|(index, event)| {
+            let again = bookmark(event) && *index > 0 && bookmark(&events[index - 1]);
+            !again
+        });
+        let told: Vec<Value> = told.map(|(_, event)| event.clone()).collect();
+        for event in &told {
             self.write_down(event);
         }
-        events
+        told
     }
 
     fn write_down(&mut self, value: &Value) {
@@ -189,6 +210,13 @@ impl Talk {
     fn learn(&mut self, value: &Value) {
         match value {
             Value::Object(object) => {
+                if is_list(object) {
+                    let items = object.get("items").or(object.get("rows"));
+                    return items.into_iter().for_each(|items| self.learn(items));
+                }
+                if object.get("type") == Some(&json!("BOOKMARK")) {
+                    return;
+                }
                 let generated = object.contains_key("generateName");
                 for (key, value) in object {
                     let known = match key.as_str() {
@@ -234,8 +262,7 @@ impl Talk {
                     causes.sort_by_key(Value::to_string);
                 }
                 // A list's and a bookmark's version is the whole server's, where others write.
-                let list = object.contains_key("items") || object.contains_key("rows");
-                if list || object.get("type") == Some(&json!("BOOKMARK")) {
+                if is_list(object) || object.get("type") == Some(&json!("BOOKMARK")) {
                     blank_versions(object);
                 }
                 object.values_mut().for_each(|value| self.normalise(value));
@@ -258,13 +285,23 @@ impl Talk {
                 word.push(character);
                 continue;
             }
-            words += self.seen.get(&word).unwrap_or(&word);
+            let version = words.ends_with("resourceVersion=") && word.len() > 1;
+            words += match self.seen.get(&word) {
+                _ if version => "<version>",
+                Some(place) => place,
+                None => &word,
+            };
             word.clear();
             words.push(character);
         }
         words.pop();
         words
     }
+}
+
+/// In a list and in a row's table it is the server's, not the Lease's.
+fn is_list(object: &serde_json::Map<String, Value>) -> bool {
+    object.contains_key("items") || object.contains_key("rows")
 }
 
 fn blank_versions(object: &mut serde_json::Map<String, Value>) {
@@ -288,12 +325,11 @@ fn plain_message(message: &str) -> String {
     if GO_WORDING.iter().any(|wording| message.contains(wording)) {
         return "<in other words>".to_owned();
     }
-    if message.contains("oo large resource version") || message.contains("oo old resource version")
-    {
-        return message
-            .chars()
-            .filter(|character| !character.is_ascii_digit())
-            .collect();
+    // The numbers after it are of the whole server.
+    for sentence in ["Too large resource version", "too old resource version"] {
+        if message.contains(sentence) {
+            return sentence.to_owned();
+        }
     }
     // Several rules in one sentence: in Go's order of the day.
     match message.split_once(": [") {
