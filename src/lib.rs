@@ -1,3 +1,12 @@
-//! leasehold: leadership for the workload beside it, by a Kubernetes Lease.
+//! leasehold: holds a workload's Kubernetes `Lease` and tells the app beside it whether this pod leads.
+//!
+//! The rooms, from the inside out; an inner room never imports an outer one. docs/design.md is the contract.
 
+pub mod cli;
 pub mod devapi;
+pub mod election;
+pub mod kubernetes;
+pub mod report;
+pub mod sidecar;
+pub mod state;
+pub mod time;

@@ -192,9 +192,8 @@ impl ControlPlane {
     /// The same as another user.
     pub fn connect_as(&self, user: &str) -> io::Result<Http> {
         let http = Http::connect_tls(self.address(), self.tls()?)?;
-        Ok(http
-            .with_header("Authorization", &format!("Bearer {}", token_of(user)))
-            .with_timeout(Duration::from_secs(10))?)
+        http.with_header("Authorization", &format!("Bearer {}", token_of(user)))
+            .with_timeout(Duration::from_secs(10))
     }
 
     /// One request as admin on a connection of its own.
