@@ -37,39 +37,25 @@ impl Embedded {
         let (announce, announced) = std::sync::mpsc::channel();
         let (stop, stopped) = oneshot::channel::<()>();
         let thread = thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread()
-                .enable_all()
-                .build();
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
             runtime.expect("a runtime starts").block_on(async {
-                let listener = TcpListener::bind("127.0.0.1:0")
-                    .await
-                    .expect("a port is free");
-                announce
-                    .send(listener.local_addr().expect("it listens"))
-                    .expect("awaited");
+                let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
+                announce.send(listener.local_addr().expect("it listens")).expect("awaited");
                 let stopped = async {
                     let _ = stopped.await;
                 };
-                Server::new(a_fixed_time)
-                    .serve(listener, stopped)
-                    .await
-                    .expect("it serves");
+                Server::new(a_fixed_time).serve(listener, stopped).await.expect("it serves");
             });
         });
         let address = announced.recv().expect("the server starts");
-        Embedded {
-            address,
-            stop: Some(stop),
-            thread: Some(thread),
-        }
+        Embedded { address, stop: Some(stop), thread: Some(thread) }
     }
 
     fn talk(&self, namespace: &str) -> Talk {
         let address = self.address;
         Talk::new(namespace.to_owned(), move || {
             let http = Http::connect(address).expect("the embedded server accepts");
-            http.with_timeout(Duration::from_secs(20))
-                .expect("a timeout can be set")
+            http.with_timeout(Duration::from_secs(20)).expect("a timeout can be set")
         })
     }
 
@@ -95,8 +81,7 @@ fn a_fixed_time() -> Timestamp {
 fn real(control_plane: &'static ControlPlane, namespace: &str) -> Talk {
     Talk::new(namespace.to_owned(), move || {
         let http = control_plane.connect().expect("kube-apiserver accepts");
-        http.with_timeout(Duration::from_secs(20))
-            .expect("a timeout can be set")
+        http.with_timeout(Duration::from_secs(20)).expect("a timeout can be set")
     })
 }
 
@@ -147,15 +132,11 @@ fn held(name: &str, holder: &str) -> Value {
 }
 
 fn uid(lease: &Value) -> &str {
-    lease["metadata"]["uid"]
-        .as_str()
-        .expect("a Lease has a uid")
+    lease["metadata"]["uid"].as_str().expect("a Lease has a uid")
 }
 
 fn version(object: &Value) -> &str {
-    object["metadata"]["resourceVersion"]
-        .as_str()
-        .expect("there is a version")
+    object["metadata"]["resourceVersion"].as_str().expect("there is a version")
 }
 
 #[test]
@@ -186,10 +167,7 @@ fn the_beta_fields_of_coordinated_election_are_dropped() {
     compare("strategy", |talk| {
         let spec = json!({ "strategy": "no such strategy", "preferredHolder": "me" });
         talk.post("", json!({ "metadata": { "name": "a" }, "spec": spec }));
-        talk.merge(
-            "/a",
-            json!({ "spec": { "strategy": "OldestEmulationVersion" } }),
-        );
+        talk.merge("/a", json!({ "spec": { "strategy": "OldestEmulationVersion" } }));
     });
 }
 
@@ -232,10 +210,7 @@ fn a_put_to_a_deleted_lease_creates_only_without_a_uid() {
         record["metadata"]["resourceVersion"] = json!("zz");
         talk.put("/a", record.clone());
         record["metadata"]["resourceVersion"] = json!(version(&gone));
-        record["metadata"]
-            .as_object_mut()
-            .expect("an object")
-            .remove("uid");
+        record["metadata"].as_object_mut().expect("an object").remove("uid");
         let again = talk.put("/a", record);
         assert_ne!(uid(&gone), uid(&again));
     });
@@ -248,38 +223,21 @@ fn patches_are_applied() {
         let annotate = json!({ "metadata": { "annotations": { "x/y": "1", "z": "2" } } });
         talk.merge("/a", annotate.clone());
         talk.merge("/a", annotate);
-        talk.merge(
-            "/a",
-            json!({ "metadata": { "annotations": { "z": null } } }),
-        );
+        talk.merge("/a", json!({ "metadata": { "annotations": { "z": null } } }));
         talk.merge("/a", json!({ "metadata": { "annotations": null } }));
-        talk.merge(
-            "/a",
-            json!({ "spec": { "renewTime": null, "holderIdentity": "" } }),
-        );
-        talk.merge(
-            "/a",
-            json!({ "metadata": { "resourceVersion": version(&first) } }),
-        );
+        talk.merge("/a", json!({ "spec": { "renewTime": null, "holderIdentity": "" } }));
+        talk.merge("/a", json!({ "metadata": { "resourceVersion": version(&first) } }));
         talk.merge("/a", json!({ "metadata": { "resourceVersion": null } }));
         talk.merge("/a", json!({ "metadata": { "uid": "other" } }));
         talk.merge("/a", json!({ "metadata": { "name": "b" } }));
         talk.merge("/a", json!({ "metadata": { "namespace": "elsewhere" } }));
-        talk.merge(
-            "/a",
-            json!({ "metadata": { "labels": { "bad key": "-" } } }),
-        );
+        talk.merge("/a", json!({ "metadata": { "labels": { "bad key": "-" } } }));
         talk.merge("/a", json!({ "spec": { "leaseDurationSeconds": 0 } }));
         talk.merge("/absent", json!({}));
         talk.merge("/a", json!([]));
         talk.send("PATCH", "/a", "application/json", json!({}));
         let strategic = "application/strategic-merge-patch+json";
-        talk.send(
-            "PATCH",
-            "/a",
-            strategic,
-            json!({ "spec": { "leaseTransitions": 3 } }),
-        );
+        talk.send("PATCH", "/a", strategic, json!({ "spec": { "leaseTransitions": 3 } }));
         let owner = |uid: &str, name: &str| json!({ "apiVersion": "v1", "kind": "Pod", "name": name, "uid": uid });
         for owners in [
             json!([owner("u1", "p1")]),
@@ -327,10 +285,7 @@ fn a_delete_keeps_its_preconditions() {
         talk.post("", lease("b"));
         talk.delete("/b?propagationPolicy=Background", Value::Null);
         for (name, colour) in [("c", "red"), ("d", "red"), ("e", "blue")] {
-            talk.post(
-                "",
-                json!({ "metadata": { "name": name, "labels": { "colour": colour } } }),
-            );
+            talk.post("", json!({ "metadata": { "name": name, "labels": { "colour": colour } } }));
         }
         talk.delete("?labelSelector=colour=red", Value::Null);
         talk.get("");
@@ -342,17 +297,11 @@ fn a_delete_keeps_its_preconditions() {
 #[test]
 fn finalizers_hold_a_delete_up() {
     compare("finalizers", |talk| {
-        talk.post(
-            "",
-            json!({ "metadata": { "name": "a", "finalizers": ["x/y"] } }),
-        );
+        talk.post("", json!({ "metadata": { "name": "a", "finalizers": ["x/y"] } }));
         talk.delete("/a", Value::Null);
         talk.delete("/a", Value::Null);
         talk.post("", lease("a"));
-        talk.merge(
-            "/a",
-            json!({ "metadata": { "finalizers": ["x/y", "x/z"] } }),
-        );
+        talk.merge("/a", json!({ "metadata": { "finalizers": ["x/y", "x/z"] } }));
         talk.merge("/a", json!({ "metadata": { "finalizers": null } }));
         talk.get("/a");
     });
@@ -368,10 +317,7 @@ fn selectors_choose() {
             ("d", Value::Null),
         ];
         for (name, labels) in labels {
-            talk.post(
-                "",
-                json!({ "metadata": { "name": name, "labels": labels } }),
-            );
+            talk.post("", json!({ "metadata": { "name": name, "labels": labels } }));
         }
         let mine = talk.namespace();
         for fields in [
@@ -406,8 +352,7 @@ fn selectors_choose() {
         ] {
             talk.get(&format!("?labelSelector={labels}"));
         }
-        let all =
-            format!("/apis/coordination.k8s.io/v1/leases?fieldSelector=metadata.namespace={mine}");
+        let all = format!("/apis/coordination.k8s.io/v1/leases?fieldSelector=metadata.namespace={mine}");
         talk.raw("GET", &all, &[], b"");
     });
 }
@@ -444,8 +389,7 @@ fn a_watch_tells_each_change_from_its_version_on() {
 fn a_watch_sends_bookmarks() {
     compare("bookmarks", |talk| {
         let first = talk.post("", held("a", "me"));
-        let streamed =
-            "&allowWatchBookmarks=true&sendInitialEvents=true&resourceVersionMatch=NotOlderThan";
+        let streamed = "&allowWatchBookmarks=true&sendInitialEvents=true&resourceVersionMatch=NotOlderThan";
         talk.watch(streamed);
         talk.watch("&allowWatchBookmarks=true");
         talk.watch("&sendInitialEvents=true&resourceVersionMatch=NotOlderThan");
@@ -455,12 +399,9 @@ fn a_watch_sends_bookmarks() {
         ));
         // One comes two seconds before the end.
         let from_first = format!("&resourceVersion={}", version(&first));
-        talk.watch_while(
-            &format!("{from_first}&allowWatchBookmarks=true&timeoutSeconds=4"),
-            |talk| {
-                talk.merge("/a", json!({ "spec": { "holderIdentity": "you" } }));
-            },
-        );
+        talk.watch_while(&format!("{from_first}&allowWatchBookmarks=true&timeoutSeconds=4"), |talk| {
+            talk.merge("/a", json!({ "spec": { "holderIdentity": "you" } }));
+        });
         for refused in [
             "?watch=1&sendInitialEvents=true",
             "?watch=1&resourceVersionMatch=NotOlderThan",
@@ -513,20 +454,15 @@ fn a_watch_from_a_forgotten_version_ends_in_an_error_event() {
     }
     let mut ours = embedded.talk(&namespace);
     old_watch(&mut ours, version(&first));
-    assert_same(
-        &without_versions(&theirs.record()),
-        &without_versions(&ours.record()),
-    );
+    assert_same(&without_versions(&theirs.record()), &without_versions(&ours.record()));
     control_plane.kill_apiserver();
 }
 
 fn without_versions(record: &str) -> String {
-    let lines = record
-        .lines()
-        .map(|line| match line.split_once("resourceVersion=") {
-            Some((before, _)) => before,
-            None => line,
-        });
+    let lines = record.lines().map(|line| match line.split_once("resourceVersion=") {
+        Some((before, _)) => before,
+        None => line,
+    });
     lines.collect::<Vec<_>>().join("\n")
 }
 
@@ -585,10 +521,7 @@ fn invalid_leases_are_refused_for_the_same_reasons() {
         }
         talk.put("/url", lease("body"));
         talk.put("/url", json!({ "metadata": {} }));
-        talk.put(
-            "/url",
-            json!({ "metadata": { "name": "url", "namespace": "elsewhere" } }),
-        );
+        talk.put("/url", json!({ "metadata": { "name": "url", "namespace": "elsewhere" } }));
         talk.put("/UPPER", lease("UPPER"));
     });
 }
@@ -601,29 +534,14 @@ fn bodies_that_are_no_lease_are_refused() {
         for body in ["", "text", "[]", "null", "1", "{", r#"{"metadata":[]}"#] {
             talk.raw("POST", &leases, &kind, body.as_bytes());
         }
-        for (kind, version) in [
-            ("Pod", "v1"),
-            ("Pod", ""),
-            ("Lease", "coordination.k8s.io/v9"),
-            ("Lease", "v1"),
-        ] {
+        for (kind, version) in [("Pod", "v1"), ("Pod", ""), ("Lease", "coordination.k8s.io/v9"), ("Lease", "v1")] {
             let body = json!({ "kind": kind, "apiVersion": version, "metadata": { "name": "a" } });
             talk.post("", body);
         }
         talk.raw("POST", &leases, &[("Content-Type", "text/plain")], b"{}");
-        talk.raw(
-            "POST",
-            &leases,
-            &[("Content-Type", "application/vnd.kubernetes.protobuf")],
-            b"{}",
-        );
+        talk.raw("POST", &leases, &[("Content-Type", "application/vnd.kubernetes.protobuf")], b"{}");
         let charset = [("Content-Type", "application/json; charset=utf-8")];
-        talk.raw(
-            "POST",
-            &leases,
-            &charset,
-            br#"{"metadata":{"name":"charset"}}"#,
-        );
+        talk.raw("POST", &leases, &charset, br#"{"metadata":{"name":"charset"}}"#);
         talk.raw("POST", &leases, &[], br#"{"metadata":{"name":"untyped"}}"#);
         let too_large = vec![b' '; 3 * 1024 * 1024 + 1];
         talk.raw("POST", &leases, &kind, &too_large);
@@ -634,10 +552,7 @@ fn bodies_that_are_no_lease_are_refused() {
 fn a_protobuf_body_says_the_same_as_a_json_one() {
     compare("protobuf", |talk| {
         let leases = talk.leases("");
-        let kind = [
-            ("Content-Type", "application/vnd.kubernetes.protobuf"),
-            ("Accept", "application/json"),
-        ];
+        let kind = [("Content-Type", "application/vnd.kubernetes.protobuf"), ("Accept", "application/json")];
         talk.raw("POST", &leases, &kind, &protobuf_lease("a", "me", 15));
         talk.raw("POST", &leases, &kind, &protobuf_lease("b", "", -1));
         talk.raw("POST", &leases, &kind, &protobuf_lease("c", "me", 15)[..20]);
@@ -647,10 +562,7 @@ fn a_protobuf_body_says_the_same_as_a_json_one() {
 /// A Lease in Kubernetes' protobuf envelope, written by hand.
 fn protobuf_lease(name: &str, holder: &str, seconds: i64) -> Vec<u8> {
     let bytes = |number: u8, bytes: &[u8]| {
-        let mut field = vec![
-            number << 3 | 2,
-            u8::try_from(bytes.len()).expect("it is short"),
-        ];
+        let mut field = vec![number << 3 | 2, u8::try_from(bytes.len()).expect("it is short")];
         field.extend(bytes);
         field
     };
@@ -678,23 +590,10 @@ fn protobuf_lease(name: &str, holder: &str, seconds: i64) -> Vec<u8> {
     ]
     .concat();
     let time = [varint(1, 1_700_000_000), varint(2, 123_456_000)].concat();
-    let spec = [
-        bytes(1, holder.as_bytes()),
-        varint(2, seconds),
-        bytes(4, &time),
-        varint(5, 0),
-    ]
-    .concat();
+    let spec = [bytes(1, holder.as_bytes()), varint(2, seconds), bytes(4, &time), varint(5, 0)].concat();
     let lease = [bytes(1, &metadata), bytes(2, &spec)].concat();
     let type_meta = [bytes(1, b"coordination.k8s.io/v1"), bytes(2, b"Lease")].concat();
-    [
-        b"k8s\0".to_vec(),
-        bytes(1, &type_meta),
-        bytes(2, &lease),
-        bytes(3, b""),
-        bytes(4, b""),
-    ]
-    .concat()
+    [b"k8s\0".to_vec(), bytes(1, &type_meta), bytes(2, &lease), bytes(3, b""), bytes(4, b"")].concat()
 }
 
 #[test]
@@ -707,10 +606,7 @@ fn a_dry_run_changes_nothing_and_unknown_fields_are_named() {
         let mut record = held("a", "you");
         record["metadata"]["resourceVersion"] = json!(version(&first));
         talk.put("/a?dryRun=All", record);
-        talk.merge(
-            "/a?dryRun=All",
-            json!({ "spec": { "holderIdentity": "you" } }),
-        );
+        talk.merge("/a?dryRun=All", json!({ "spec": { "holderIdentity": "you" } }));
         talk.get("/a");
         talk.post("?dryRun=Some", lease("b"));
         talk.post("?fieldValidation=Sometimes", lease("b"));
@@ -733,14 +629,8 @@ fn leases_come_as_rows_and_as_metadata() {
         talk.get_as("?includeObject=Object", table);
         talk.get_as("?includeObject=None", table);
         talk.get_as("?includeObject=Foo", table);
-        talk.get_as(
-            "",
-            "application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io",
-        );
-        talk.get_as(
-            "/a",
-            "application/json;as=PartialObjectMetadata;v=v1;g=meta.k8s.io",
-        );
+        talk.get_as("", "application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io");
+        talk.get_as("/a", "application/json;as=PartialObjectMetadata;v=v1;g=meta.k8s.io");
         talk.get_as("/a", "text/plain");
         talk.get_as("/a", "*/*");
         talk.get_as("/a", "application/vnd.unheard-of, application/json;q=0.9");
@@ -781,27 +671,16 @@ fn a_watch_that_is_not_read_ends_and_is_not_kept_for() {
     let mut talk = embedded.talk("default");
     talk.post("", lease("a"));
     let watch = Http::connect(embedded.address).expect("it accepts");
-    let watch = watch
-        .with_timeout(Duration::from_secs(20))
-        .expect("a timeout can be set");
-    let mut watch = watch
-        .stream(&talk.leases("?watch=1"))
-        .expect("the watch begins");
+    let watch = watch.with_timeout(Duration::from_secs(20)).expect("a timeout can be set");
+    let mut watch = watch.stream(&talk.leases("?watch=1")).expect("the watch begins");
     let changes = 1500;
     for count in 0..changes {
         // Larger in all than what two sockets hold.
         let text = format!("{count}{}", "x".repeat(20_000));
-        talk.merge(
-            "/a",
-            json!({ "metadata": { "annotations": { "text": text } } }),
-        );
+        talk.merge("/a", json!({ "metadata": { "annotations": { "text": text } } }));
     }
     let mut told = 0;
-    while watch
-        .next_line()
-        .expect("the watch ends in good order")
-        .is_some()
-    {
+    while watch.next_line().expect("the watch ends in good order").is_some() {
         told += 1;
     }
     assert!((1..changes).contains(&told), "{told} of {changes} events");
@@ -841,63 +720,29 @@ fn kubectl_works_with_the_embedded_server() {
     assert!(run(&["apply", "-f", &manifest("first")]).contains("unchanged"));
     assert!(run(&["apply", "-f", &manifest("second")]).contains("configured"));
     let table = run(&["get", "leases"]);
-    assert!(
-        table.starts_with("NAME   HOLDER   AGE\nweb    second   "),
-        "{table}"
-    );
+    assert!(table.starts_with("NAME   HOLDER   AGE\nweb    second   "), "{table}");
     assert!(run(&["get", "leases", "-A", "-o", "wide"]).contains("default"));
     run(&["annotate", "lease", "web", "example.com/a=b"]);
     run(&["label", "lease", "web", "colour=red"]);
-    run(&[
-        "patch",
-        "lease",
-        "web",
-        "-p",
-        r#"{"spec":{"leaseTransitions":3}}"#,
-    ]);
+    run(&["patch", "lease", "web", "-p", r#"{"spec":{"leaseTransitions":3}}"#]);
     let yaml = run(&["get", "lease", "web", "-o", "yaml"]);
-    for line in [
-        "example.com/a: b",
-        "colour: red",
-        "leaseTransitions: 3",
-        "holderIdentity: second",
-    ] {
+    for line in ["example.com/a: b", "colour: red", "leaseTransitions: 3", "holderIdentity: second"] {
         assert!(yaml.contains(line), "{line} in\n{yaml}");
     }
     std::fs::write(folder.join("edited.yaml"), yaml.replace("second", "third")).expect("writes");
-    run(&[
-        "replace",
-        "-f",
-        folder.join("edited.yaml").to_str().expect("a plain path"),
-    ]);
-    run(&[
-        "wait",
-        "--for=jsonpath={.spec.holderIdentity}=third",
-        "lease/web",
-        "--timeout=5s",
-    ]);
+    run(&["replace", "-f", folder.join("edited.yaml").to_str().expect("a plain path")]);
+    run(&["wait", "--for=jsonpath={.spec.holderIdentity}=third", "lease/web", "--timeout=5s"]);
     assert!(run(&["get", "leases", "-l", "colour=red", "-o", "name"]).contains("/web"));
     assert!(run(&["explain", "lease.spec"]).contains("renewTime"));
-    let watched = run(&[
-        "get",
-        "leases",
-        "-w",
-        "--request-timeout=2s",
-        "--output-watch-events",
-    ]);
+    let watched = run(&["get", "leases", "-w", "--request-timeout=2s", "--output-watch-events"]);
     assert!(watched.contains("ADDED      web"), "{watched}");
     run(&["delete", "lease", "web"]);
     let refused = kubectl(&config, &folder, &["get", "lease", "web"]);
     assert!(String::from_utf8_lossy(&refused.stderr).contains("(NotFound)"));
     let odd = folder.join("odd.yaml");
-    let text =
-        "apiVersion: coordination.k8s.io/v1\nkind: Lease\nmetadata: {name: odd}\nspec: {foo: 1}\n";
+    let text = "apiVersion: coordination.k8s.io/v1\nkind: Lease\nmetadata: {name: odd}\nspec: {foo: 1}\n";
     std::fs::write(&odd, text).expect("writes a manifest");
-    let refused = kubectl(
-        &config,
-        &folder,
-        &["create", "-f", odd.to_str().expect("a plain path")],
-    );
+    let refused = kubectl(&config, &folder, &["create", "-f", odd.to_str().expect("a plain path")]);
     assert!(String::from_utf8_lossy(&refused.stderr).contains("unknown field \"spec.foo\""));
 }
 
@@ -907,12 +752,7 @@ fn client_go_elects_with_the_embedded_server() {
     let folder = Folder::new("client-go");
     let config = embedded.kubeconfig(&folder);
     let began = clock::now();
-    let flags = [
-        "-lease-duration=4s",
-        "-renew-deadline=3s",
-        "-retry-period=500ms",
-        "-release-on-cancel",
-    ];
+    let flags = ["-lease-duration=4s", "-renew-deadline=3s", "-retry-period=500ms", "-release-on-cancel"];
     let within = Duration::from_secs(15);
     let mut first = ClientGo::start("web", "default", &config, "first", &flags);
     first.wait_event("started", began, within);

@@ -59,11 +59,7 @@ pub fn label_key(value: &str) -> Vec<String> {
             if prefix.is_empty() {
                 broken.push("prefix part must be non-empty".to_owned());
             } else {
-                broken.extend(
-                    subdomain(prefix)
-                        .iter()
-                        .map(|why| format!("prefix part {why}")),
-                );
+                broken.extend(subdomain(prefix).iter().map(|why| format!("prefix part {why}")));
             }
             name
         }
@@ -76,11 +72,7 @@ pub fn label_key(value: &str) -> Vec<String> {
     if name.is_empty() {
         broken.push("name part must be non-empty".to_owned());
     } else {
-        broken.extend(
-            too_long(name, LABEL_BYTES, "bytes")
-                .iter()
-                .map(|why| format!("name part {why}")),
-        );
+        broken.extend(too_long(name, LABEL_BYTES, "bytes").iter().map(|why| format!("name part {why}")));
     }
     if !is_key(name) {
         broken.push(format!("name part {shape}"));
@@ -114,9 +106,7 @@ fn is_dns_label(label: &str) -> bool {
 
 fn is_key(name: &str) -> bool {
     begins_and_ends(name, |byte| byte.is_ascii_alphanumeric())
-        && name
-            .bytes()
-            .all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte))
+        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte))
 }
 
 fn begins_and_ends(text: &str, with: impl Fn(u8) -> bool) -> bool {

@@ -41,11 +41,7 @@ pub enum Shape {
 }
 
 const fn field(name: &'static str, number: u32, shape: Shape) -> Field {
-    Field {
-        name,
-        number,
-        shape,
-    }
+    Field { name, number, shape }
 }
 
 pub const LEASE: &[Field] = &[
@@ -97,25 +93,14 @@ pub const DELETE_OPTIONS: &[Field] = &[
     field("apiVersion", 0, Shape::Text),
     field("kind", 0, Shape::Text),
     field("gracePeriodSeconds", 1, Shape::Int64),
-    field(
-        "preconditions",
-        2,
-        Shape::Object("v1.Preconditions", PRECONDITIONS),
-    ),
+    field("preconditions", 2, Shape::Object("v1.Preconditions", PRECONDITIONS)),
     field("orphanDependents", 3, Shape::Bool),
     field("propagationPolicy", 4, Shape::TextPointer),
     field("dryRun", 5, Shape::TextList),
-    field(
-        "ignoreStoreReadErrorWithClusterBreakingPotential",
-        6,
-        Shape::Bool,
-    ),
+    field("ignoreStoreReadErrorWithClusterBreakingPotential", 6, Shape::Bool),
 ];
 
-const PRECONDITIONS: &[Field] = &[
-    field("uid", 1, Shape::TextPointer),
-    field("resourceVersion", 2, Shape::TextPointer),
-];
+const PRECONDITIONS: &[Field] = &[field("uid", 1, Shape::TextPointer), field("resourceVersion", 2, Shape::TextPointer)];
 
 /// Reads a parsed body into a Lease. Also gives the paths of fields that a Lease does not have;
 /// what becomes of them is the caller's choice (`fieldValidation`).
@@ -133,17 +118,9 @@ pub fn read_lease(body: Value) -> Result<(Lease, Vec<String>), String> {
 
 /// The typed owner reference has no defaults for what Go reads as "", and validation must see it.
 fn with_required_parts(mut lease: Map<String, Value>) -> Map<String, Value> {
-    lease
-        .entry("metadata")
-        .or_insert_with(|| Value::Object(Map::new()));
-    let owners = lease["metadata"]
-        .get_mut("ownerReferences")
-        .and_then(Value::as_array_mut);
-    for owner in owners
-        .into_iter()
-        .flatten()
-        .filter_map(Value::as_object_mut)
-    {
+    lease.entry("metadata").or_insert_with(|| Value::Object(Map::new()));
+    let owners = lease["metadata"].get_mut("ownerReferences").and_then(Value::as_array_mut);
+    for owner in owners.into_iter().flatten().filter_map(Value::as_object_mut) {
         for name in ["apiVersion", "kind", "name", "uid"] {
             owner.entry(name).or_insert_with(|| "".into());
         }
@@ -166,11 +143,7 @@ pub fn read_object(
     };
     let mut kept = Map::new();
     for (name, value) in object {
-        let path = if path.is_empty() {
-            name.clone()
-        } else {
-            format!("{path}.{name}")
-        };
+        let path = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
         match fields.iter().find(|field| field.name == name) {
             None => unknown.push(path),
             Some(field) => {
@@ -183,12 +156,7 @@ pub fn read_object(
     Ok(kept)
 }
 
-fn read_field(
-    value: Value,
-    shape: &Shape,
-    path: &str,
-    unknown: &mut Vec<String>,
-) -> Result<Option<Value>, String> {
+fn read_field(value: Value, shape: &Shape, path: &str, unknown: &mut Vec<String>) -> Result<Option<Value>, String> {
     if value.is_null() {
         return Ok(None);
     }
@@ -220,9 +188,7 @@ fn read_field(
         Shape::TextMap => read_text_map(value, path),
         Shape::TextList => match value {
             Value::Array(items) if items.is_empty() => Ok(None),
-            Value::Array(items) if items.iter().all(Value::is_string) => {
-                Ok(Some(Value::Array(items)))
-            }
+            Value::Array(items) if items.iter().all(Value::is_string) => Ok(Some(Value::Array(items))),
             other => wrong(&other, "[]string"),
         },
         Shape::Object(go_type, fields) => {
@@ -261,9 +227,7 @@ fn read_text_map(value: Value, path: &str) -> Result<Option<Value>, String> {
 
 /// Go refuses a `MicroTime` that has not exactly six digits of fraction; a `Time` may have any.
 fn read_time(text: &str, shape: &Shape) -> Result<(), String> {
-    let fraction = text
-        .split_once('.')
-        .map(|(_, rest)| rest.bytes().take_while(u8::is_ascii_digit).count());
+    let fraction = text.split_once('.').map(|(_, rest)| rest.bytes().take_while(u8::is_ascii_digit).count());
     let well_formed = match shape {
         Shape::MicroTime => fraction == Some(6),
         _ => true,
@@ -276,9 +240,7 @@ fn read_time(text: &str, shape: &Shape) -> Result<(), String> {
         Shape::MicroTime => "2006-01-02T15:04:05.000000Z07:00",
         _ => "2006-01-02T15:04:05Z07:00",
     };
-    Err(format!(
-        "parsing time {text:?} as {layout:?}: cannot parse {text:?}"
-    ))
+    Err(format!("parsing time {text:?} as {layout:?}: cannot parse {text:?}"))
 }
 
 /// As Go says it: the innermost named type, then the whole path.

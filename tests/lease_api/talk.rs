@@ -40,13 +40,7 @@ pub struct Talk {
 impl Talk {
     pub fn new(namespace: String, connect: impl Fn() -> Http + 'static) -> Talk {
         let http = connect();
-        Talk {
-            connect: Box::new(connect),
-            http,
-            namespace,
-            seen: BTreeMap::new(),
-            record: String::new(),
-        }
+        Talk { connect: Box::new(connect), http, namespace, seen: BTreeMap::new(), record: String::new() }
     }
 
     pub fn record(self) -> String {
@@ -91,22 +85,12 @@ impl Talk {
 
     pub fn send(&mut self, method: &str, rest: &str, kind: &str, body: Value) -> Value {
         let path = self.leases(rest);
-        let body = if body.is_null() {
-            String::new()
-        } else {
-            body.to_string()
-        };
+        let body = if body.is_null() { String::new() } else { body.to_string() };
         self.raw(method, &path, &[("Content-Type", kind)], body.as_bytes())
     }
 
     /// One request; gives the body as it came.
-    pub fn raw(
-        &mut self,
-        method: &str,
-        path: &str,
-        headers: &[(&str, &str)],
-        body: &[u8],
-    ) -> Value {
+    pub fn raw(&mut self, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Value {
         let mut all = vec![("User-Agent", "lease-api")];
         all.extend(headers);
         let answer = match self.http.request(method, path, &all, body) {
@@ -114,22 +98,13 @@ impl Talk {
             // The server may close a connection after it refused a body.
             Err(_) => {
                 self.http = (self.connect)();
-                self.http
-                    .request(method, path, &all, body)
-                    .expect("the server answers")
+                self.http.request(method, path, &all, body).expect("the server answers")
             }
         };
         self.note(method, path, headers, body, &answer)
     }
 
-    fn note(
-        &mut self,
-        method: &str,
-        path: &str,
-        headers: &[(&str, &str)],
-        body: &[u8],
-        answer: &Answer,
-    ) -> Value {
+    fn note(&mut self, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8], answer: &Answer) -> Value {
         let asked = match std::str::from_utf8(body) {
             Ok(body) if body.len() < 1000 => body.to_owned(),
             _ => "(a long body)".to_owned(),
@@ -164,11 +139,7 @@ impl Talk {
 
     /// The same, with requests made once the watch has been answered.
     pub fn watch_while(&mut self, rest: &str, meanwhile: impl FnOnce(&mut Talk)) -> Vec<Value> {
-        let given = if rest.contains("timeoutSeconds") {
-            ""
-        } else {
-            "&timeoutSeconds=1"
-        };
+        let given = if rest.contains("timeoutSeconds") { "" } else { "&timeoutSeconds=1" };
         let path = self.leases(&format!("?watch=1{given}{rest}"));
         let http = (self.connect)();
         self.watched(http, &path, meanwhile)
@@ -310,12 +281,7 @@ fn blank_versions(object: &mut serde_json::Map<String, Value>) {
     }
     if let Some(bookmark) = object.get_mut("object") {
         bookmark["metadata"]["resourceVersion"] = json!("<now>");
-        for row in bookmark
-            .get_mut("rows")
-            .and_then(Value::as_array_mut)
-            .into_iter()
-            .flatten()
-        {
+        for row in bookmark.get_mut("rows").and_then(Value::as_array_mut).into_iter().flatten() {
             row["object"]["metadata"]["resourceVersion"] = json!("<now>");
         }
     }
@@ -336,10 +302,7 @@ fn plain_message(message: &str) -> String {
         Some((before, rules)) => {
             let mut rules: Vec<&str> = rules.trim_end_matches(']').split(", metadata.").collect();
             rules.sort_by_key(|rule| rule.trim_start_matches("metadata."));
-            let rules: Vec<&str> = rules
-                .iter()
-                .map(|rule| rule.trim_start_matches("metadata."))
-                .collect();
+            let rules: Vec<&str> = rules.iter().map(|rule| rule.trim_start_matches("metadata.")).collect();
             format!("{before}: {rules:?}")
         }
         None => message.to_owned(),
