@@ -174,7 +174,11 @@ fn serve(
 
 /// Locks the state directory. A former sidecar of this pod that still ends is waited for; with a directory that
 /// another pod uses, this sidecar goes on without one.
-async fn open_state(path: Option<&std::path::Path>, owner: Owner, health: &Health) -> Result<Option<StateDir>, RunError> {
+async fn open_state(
+    path: Option<&std::path::Path>,
+    owner: Owner,
+    health: &Health,
+) -> Result<Option<StateDir>, RunError> {
     let Some(path) = path else { return Ok(None) };
     let mut told = false;
     loop {
@@ -182,7 +186,10 @@ async fn open_state(path: Option<&std::path::Path>, owner: Owner, health: &Healt
             Ok(state) => return Ok(Some(state)),
             Err(StateError::Held { path, same_pod: true }) => {
                 if !std::mem::replace(&mut told, true) {
-                    tracing::info!(path, "this pod's former sidecar still holds the state directory: waiting for its end");
+                    tracing::info!(
+                        path,
+                        "this pod's former sidecar still holds the state directory: waiting for its end"
+                    );
                 }
             }
             Err(StateError::Held { path, same_pod: false }) => {
@@ -460,7 +467,8 @@ impl Sidecar {
         // Who asked may be gone; then nobody is told.
         match command {
             Command::StepDown { lease, to: Some(_), reply } => {
-                let _ = reply.send(refusal("not_supported", "naming a successor is not supported yet: leave out \"to\"".into()));
+                let _ = reply
+                    .send(refusal("not_supported", "naming a successor is not supported yet: leave out \"to\"".into()));
                 let _ = lease;
             }
             Command::StepDown { lease, to: None, reply } => self.step_down(lease, reply),
@@ -472,7 +480,8 @@ impl Sidecar {
                     }
                     Acknowledgement::StillLeading => refusal(
                         "still_leading",
-                        "this pod still leads under this token: stepdown hands over, stopped acknowledges a loss".into(),
+                        "this pod still leads under this token: stepdown hands over, stopped acknowledges a loss"
+                            .into(),
                     ),
                     Acknowledgement::WrongToken => {
                         refusal("wrong_token", format!("no term of this pod ended under the token {token}"))
@@ -546,7 +555,9 @@ impl Repeated {
 
     /// Whether this is to be said now.
     fn is_news(&mut self, text: &str, now: Moment) -> bool {
-        if self.text.as_deref() != Some(text) && self.said_at.is_none_or(|at| now.since(at) >= Duration::from_secs(5) || self.text.is_none()) {
+        if self.text.as_deref() != Some(text)
+            && self.said_at.is_none_or(|at| now.since(at) >= Duration::from_secs(5) || self.text.is_none())
+        {
             *self = Repeated { text: Some(text.to_owned()), said_at: Some(now), pause: Self::FIRST_PAUSE };
             return true;
         }

@@ -26,7 +26,16 @@ fn assert_refused(arguments: &[&str], environment: &[(&str, &str)], sentences: &
 #[test]
 fn every_fault_of_a_configuration_is_said_at_once() {
     assert_refused(
-        &["run", "--lease=Web_1", "--lease=b", "--lease=b", "--lease-duration=1500ms", "--renew-deadline=20s", "--probe-listen=x", "--pod-name=A"],
+        &[
+            "run",
+            "--lease=Web_1",
+            "--lease=b",
+            "--lease=b",
+            "--lease-duration=1500ms",
+            "--renew-deadline=20s",
+            "--probe-listen=x",
+            "--pod-name=A",
+        ],
         &[],
         &[
             "the lease name \"Web_1\" is no name",
@@ -69,9 +78,25 @@ fn usage_faults_exit_64_and_help_fits_a_screen() {
     let help = String::from_utf8(help.stdout).expect("text");
     assert!(help.lines().count() <= 40, "{} lines", help.lines().count());
     for flag in [
-        "--lease", "--namespace", "--kubeconfig", "--context", "--listen", "--probe-listen", "--report-dir", "--state-dir", "--pod-name",
-        "--identity", "--lease-duration", "--renew-deadline", "--renew-interval", "--retry-period", "--answer-ttl", "--on-sigterm",
-        "--ready-when", "--trust-unheld", "--log-level",
+        "--lease",
+        "--namespace",
+        "--kubeconfig",
+        "--context",
+        "--listen",
+        "--probe-listen",
+        "--report-dir",
+        "--state-dir",
+        "--pod-name",
+        "--identity",
+        "--lease-duration",
+        "--renew-deadline",
+        "--renew-interval",
+        "--retry-period",
+        "--answer-ttl",
+        "--on-sigterm",
+        "--ready-when",
+        "--trust-unheld",
+        "--log-level",
     ] {
         assert!(help.contains(flag), "{flag} is missing");
     }
@@ -87,7 +112,11 @@ fn flags_come_from_the_environment_and_by_the_old_sidecars_names() {
         &["\"No\"", "\"No2\"", "\"x_y\"", "lease duration"],
     );
     // A Service named leasehold sets these in every pod of its namespace.
-    let services = [("LEASEHOLD_PORT", "tcp://10.0.0.1:80"), ("LEASEHOLD_SERVICE_HOST", "10.0.0.1"), ("LEASEHOLD_SERVICE_PORT", "80")];
+    let services = [
+        ("LEASEHOLD_PORT", "tcp://10.0.0.1:80"),
+        ("LEASEHOLD_SERVICE_HOST", "10.0.0.1"),
+        ("LEASEHOLD_SERVICE_PORT", "80"),
+    ];
     assert_refused(&["run"], &services, &["give --lease NAME"]);
     assert!(leasehold(&["run", "--help"], &services).status.success());
 }
@@ -95,7 +124,11 @@ fn flags_come_from_the_environment_and_by_the_old_sidecars_names() {
 #[test]
 fn no_way_to_the_api_server_is_said_with_what_to_do() {
     assert_refused(&["run", "--lease=a", "--pod-name=a"], &[], &["give --kubeconfig FILE"]);
-    assert_refused(&["run", "--lease=a", "--pod-name=a", "--kubeconfig=/nonexistent/config"], &[], &["/nonexistent/config"]);
+    assert_refused(
+        &["run", "--lease=a", "--pod-name=a", "--kubeconfig=/nonexistent/config"],
+        &[],
+        &["/nonexistent/config"],
+    );
 }
 
 #[test]

@@ -32,7 +32,9 @@ fn dev(arguments: &[&str]) -> Dev {
     let mut process = Process::start(command).expect("dev starts");
     let output = process.streams().stdout.take().expect("a pipe");
     let (tell, lines) = mpsc::channel();
-    std::thread::spawn(move || BufReader::new(output).lines().map_while(Result::ok).try_for_each(|line| tell.send(line)));
+    std::thread::spawn(move || {
+        BufReader::new(output).lines().map_while(Result::ok).try_for_each(|line| tell.send(line))
+    });
     Dev { process, lines, temporary }
 }
 
@@ -128,7 +130,8 @@ fn a_port_in_use_is_said_and_ends_it() {
 #[test]
 fn the_api_alone_serves_a_kubeconfig_and_leases() {
     let mut dev = dev(&["--api-only"]);
-    let address: SocketAddr = dev.line("Lease API").rsplit("http://").next().expect("an address").parse().expect("an address");
+    let address: SocketAddr =
+        dev.line("Lease API").rsplit("http://").next().expect("an address").parse().expect("an address");
     let line = dev.line("--kubeconfig");
     let kubeconfig = line.split("--kubeconfig ").nth(1).and_then(|rest| rest.split(' ').next()).expect("a path");
     assert!(std::fs::read_to_string(Path::new(kubeconfig)).expect("a kubeconfig").contains(&address.to_string()));

@@ -213,7 +213,8 @@ impl Routes {
 
     fn events(&self, lease: usize, format: Format, connection: Connection, head: bool) -> Outcome {
         if head {
-            let mut reply = reply::text_of(StatusCode::OK, HeaderValue::from_static("text/event-stream"), String::new());
+            let mut reply =
+                reply::text_of(StatusCode::OK, HeaderValue::from_static("text/event-stream"), String::new());
             *reply.body_mut() = reply::ReplyBody::empty();
             return Ok(reply);
         }
@@ -249,7 +250,11 @@ impl Routes {
     }
 
     /// Hands a command to the loop and answers with its word, and the lease as it is then.
-    async fn command(&self, lease: usize, make: impl FnOnce(oneshot::Sender<Result<(), Refusal>>) -> Command) -> Outcome {
+    async fn command(
+        &self,
+        lease: usize,
+        make: impl FnOnce(oneshot::Sender<Result<(), Refusal>>) -> Command,
+    ) -> Outcome {
         let (sender, answer) = oneshot::channel();
         let stopping = || busy("not_ready", "the sidecar is stopping, or has too many commands to do");
         self.app.commands.try_send(make(sender)).map_err(|_| stopping())?;
@@ -281,8 +286,9 @@ async fn read<T: DeserializeOwned>(request: Request<Incoming>, empty: Option<T>)
     };
     match empty {
         Some(empty) if body.is_empty() => Ok(empty),
-        _ => serde_json::from_slice(&body)
-            .map_err(|wrong| error(StatusCode::BAD_REQUEST, "bad_body", format!("the body is not understood: {wrong}"))),
+        _ => serde_json::from_slice(&body).map_err(|wrong| {
+            error(StatusCode::BAD_REQUEST, "bad_body", format!("the body is not understood: {wrong}"))
+        }),
     }
 }
 
