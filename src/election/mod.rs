@@ -1,2 +1,1118 @@
+//! Who leads: a pure state machine over what a candidate sees of one Lease.
+//!
+//! [`Election::handle`] takes the time and one [`Input`] and gives back what is to be done ([`Output`]). It does no
+//! I/O, reads no clock and waits for nothing, so the very code that ships runs in the simulator. Its rules are those
+//! of docs/design.md, section 3; S1 to S9 are named where they are kept.
+//!
+//! A candidate is in one of four roles: it stands by (`Candidate`), owns the record without a term because its taking
+//! write landed late (`Landed`), leads (`Leading`), or has ended its term and owes the record a release (`Leaving`).
+
+mod config;
+mod jitter;
+mod record;
+mod seen;
 pub mod status;
-pub use status::{Leading, Reason, Status};
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+pub use config::{ATTEMPT_TIMEOUT, Config, LARGEST_TOKEN, LONGEST_LEASE, RHO_PER_MILLE};
+use jitter::Jitter;
+pub use record::{Record, Spec, Token};
+pub use seen::{News, Right, Seen, Verdict, Via};
+pub use status::{Leading, Reason, Status, pod_of};
+
+use crate::time::{Moment, Now};
+
+/// Between creating a Lease and taking it, beyond the answer TTL: the time in which a leader whose Lease was just
+/// deleted hears of it.
+const DELETION_NOTICE: Duration = Duration::from_millis(250);
+/// A 429's Retry-After is obeyed by a challenger at most so long.
+const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(2);
+/// Who stepped down lets others go first, at most so long.
+const STEP_DOWN_HOLD_OFF: Duration = Duration::from_secs(2);
+/// Attempts of unknown outcome that are remembered; an older one that lands is released as an unknown own record.
+const UNRESOLVED_KEPT: usize = 32;
+
+/// What happened.
+#[derive(Clone, Debug)]
+pub enum Input {
+    /// The Lease, or its absence as of `version`, seen by the watch or its list.
+    Observed { record: Option<Record>, version: u64, via: Via },
+    /// The watch lives, and has nothing to say (a bookmark).
+    Heard,
+    /// The Lease cannot be listed or watched; `advice` says what to do about it.
+    WatchFailed { advice: String },
+    /// The answer to [`Output::Read`]; `None` when it failed, which decides nothing.
+    Read(Option<(Option<Record>, u64)>),
+    /// What became of a write.
+    Wrote { attempt: u64, outcome: Outcome },
+    /// Time passed.
+    Tick,
+    /// The last published not-leader is now what everybody is told, and the last promise ended or ends then.
+    Withdrawn { promised_until: Moment },
+    /// Whether the app lives; `proved` when its end is a proof that it stopped.
+    AppAlive,
+    AppGone { proved: bool },
+    /// The app says that it stopped acting on this token.
+    AppStopped { token: u64 },
+    /// Hand over.
+    StepDown,
+    /// End: release, and say [`Output::Done`]. `app_ended`: the operator asserts that the app ended before.
+    Shutdown { app_ended: bool },
+}
+
+/// What became of a write.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Written, and this is the object now.
+    Committed(Record),
+    /// Not written: the base is not the newest version any more, or the object is gone, or exists already.
+    Conflict,
+    /// Perhaps written: no answer, a broken connection, a server error.
+    Unknown,
+    /// Not written, by the server's decision; `advice` says what to do about it.
+    Refused { advice: String, retry_after: Option<Duration> },
+}
+
+/// What is to be done, in this order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Output {
+    /// Keep this in the state directory, before anything that follows.
+    Remember(Box<Seen>),
+    /// From now on tell this. A status that does not lead is answered by [`Input::Withdrawn`] once that is so
+    /// everywhere.
+    Publish(Status),
+    Write(Write),
+    /// Read the Lease consistently; `fresh` on a new connection, for the present one may be dead.
+    Read { timeout: Duration, fresh: bool },
+    /// List and watch anew.
+    RestartWatch,
+    /// Call again at this moment at the latest.
+    WakeAt(Moment),
+    /// The process may end, as far as this lease goes.
+    Done,
+}
+
+/// One write: a compare-and-swap on `base`, or a creation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Write {
+    pub attempt: u64,
+    pub kind: Kind,
+    /// uid and resourceVersion that are replaced; both are always sent (S5).
+    pub base: Option<Base>,
+    pub spec: Spec,
+    /// Give up then, and close the connection.
+    pub timeout: Duration,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Base {
+    pub uid: String,
+    pub version: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Kind {
+    /// A Lease that nobody holds.
+    Create,
+    /// Sets the token; drops the proof of release, a step-down request, and ownerReferences to Pods.
+    Acquire { token: u64 },
+    Renew,
+    /// Sets the proof of release: the renewTime of this very write.
+    Release,
+}
+
+/// A write that was sent.
+#[derive(Clone, Debug)]
+struct Attempt {
+    id: u64,
+    sent_at: Moment,
+    base_version: u64,
+    kind: Kind,
+    spec: Spec,
+}
+
+#[derive(Debug)]
+enum Role {
+    Candidate,
+    Landed(Draft),
+    Leading(Term),
+    Leaving(Leaving),
+}
+
+/// A term that is written but not begun.
+#[derive(Clone, Copy, Debug)]
+struct Draft {
+    token: u64,
+    transitions: i32,
+    acquired_at: Timestamp,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Term {
+    draft: Draft,
+    /// When the newest renewal known to be committed was sent (S2).
+    renewed_at: Moment,
+    valid_until: Moment,
+    stop_by: Moment,
+}
+
+/// A term that ended, and whose record is to be released when nothing said in it is in force any more.
+#[derive(Debug)]
+struct Leaving {
+    reason: Reason,
+    token: u64,
+    transitions: i32,
+    /// What the term's last deadline was: no promise goes beyond it.
+    valid_until: Moment,
+    /// After it others may take the record without a release.
+    stop_by: Moment,
+    /// Not-leader is published everywhere, and the last promise ends then.
+    promised_until: Option<Moment>,
+    /// The app's end is proved: promises bind nobody.
+    app_ended: bool,
+}
+
+/// What an acknowledgement of the app is worth.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Acknowledgement {
+    /// It is this term's, and the term has ended.
+    Accepted,
+    /// The term goes on.
+    StillLeading,
+    /// No term of this process ended with this token.
+    WrongToken,
+}
+
+/// One candidate's election for one Lease.
+pub struct Election {
+    config: Config,
+    /// Identities of this pod's earlier sidecars under this state directory, whose terms this one may take over.
+    former: Vec<String>,
+    seen: Seen,
+    role: Role,
+    in_flight: Option<Attempt>,
+    /// Attempts on the newest version whose outcome is not known: any of them may have been committed.
+    unresolved: Vec<Attempt>,
+    next_attempt: u64,
+    last_renew_time: Option<(Timestamp, Moment)>,
+    /// The spec of this term's newest write known to be committed.
+    committed: Option<Spec>,
+    /// No write before it: a renewal is not due, or a failed attempt is paused for.
+    send_at: Moment,
+    /// A consistent read is under way, or wanted.
+    reading: Option<Moment>,
+    read_at: Option<Moment>,
+    /// The watch was last heard then.
+    heard: Moment,
+    /// It was silent for so long that a read is asked.
+    doubted: bool,
+    /// Something was observed by this process: what it remembers may be old.
+    observed: bool,
+    /// Why the Lease cannot be listed and watched, until it can.
+    watch_failure: Option<String>,
+    /// When to take a free record: sampled once for each change of the spec.
+    take_at: Option<(Moment, Moment)>,
+    jitter: Jitter,
+    collided: bool,
+    app_alive: bool,
+    hold_off_until: Moment,
+    /// No term of this process promised anything beyond it.
+    promises_end: Moment,
+    /// What an earlier sidecar of this pod may have promised ends then.
+    promise_floor: Moment,
+    shutdown: Option<Shutdown>,
+    refusal: Option<String>,
+    last_token: Option<u64>,
+    status: Status,
+    remembered: Seen,
+    restart_watch: bool,
+    done: bool,
+    /// Why the term ended, for the status published with it.
+    ended: Option<Reason>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Shutdown {
+    since: Moment,
+    /// A read sent after the request showed nothing of ours.
+    looked: bool,
+    app_ended: bool,
+}
+
+impl Election {
+    /// A candidate that has read nothing yet. `seen` is what it remembers from before a restart of the process.
+    pub fn new(config: Config, seen: Option<Seen>, seed: u64) -> Self {
+        debug_assert!(config.faults().is_empty(), "{:?}", config.faults());
+        let seen = seen.unwrap_or_else(Seen::nothing);
+        Election {
+            former: Vec::new(),
+            remembered: seen.clone(),
+            seen,
+            role: Role::Candidate,
+            in_flight: None,
+            unresolved: Vec::new(),
+            next_attempt: 1,
+            last_renew_time: None,
+            committed: None,
+            send_at: Moment::BOOT,
+            reading: None,
+            read_at: None,
+            heard: Moment::BOOT,
+            doubted: false,
+            observed: false,
+            watch_failure: None,
+            take_at: None,
+            jitter: Jitter::new(seed, config.replicas),
+            collided: false,
+            app_alive: true,
+            hold_off_until: Moment::BOOT,
+            promises_end: Moment::BOOT,
+            promise_floor: Moment::BOOT,
+            shutdown: None,
+            refusal: None,
+            last_token: None,
+            status: Status::starting(),
+            restart_watch: false,
+            done: false,
+            ended: None,
+            config,
+        }
+    }
+
+    /// This process is the only sidecar of a pod that earlier ran others, under these identities; whatever they
+    /// promised ends by `promised_until`. The caller has proved it: the state directory's lock is held, and the
+    /// pod's uid and the boot id are theirs.
+    pub fn succeed(mut self, former: Vec<String>, promised_until: Moment) -> Self {
+        self.former = former;
+        self.promise_floor = promised_until;
+        self
+    }
+
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    pub fn status(&self) -> &Status {
+        &self.status
+    }
+
+    pub fn seen(&self) -> &Seen {
+        &self.seen
+    }
+
+    /// What [`Input::AppStopped`] would be worth.
+    pub fn acknowledgement(&self, token: u64) -> Acknowledgement {
+        match &self.role {
+            Role::Leading(term) if term.draft.token == token => Acknowledgement::StillLeading,
+            Role::Leaving(leaving) if leaving.token == token => Acknowledgement::Accepted,
+            _ if self.last_token == Some(token) => Acknowledgement::Accepted,
+            _ => Acknowledgement::WrongToken,
+        }
+    }
+
+    /// Takes in what happened and says what to do. `now` was read before the call, so that a write goes out later
+    /// than the moment from which it counts (S2).
+    pub fn handle(&mut self, now: Now, input: Input) -> Vec<Output> {
+        self.ended = None;
+        // S6, S8: before anything else, whatever is queued behind it.
+        self.expire(now.boot);
+        match input {
+            Input::Observed { record, version, via } => {
+                self.heard = now.boot;
+                self.doubted = false;
+                self.observed = true;
+                self.watch_failure = None;
+                self.observe(now, record, version, via);
+            }
+            Input::Heard => {
+                self.heard = now.boot;
+                self.doubted = false;
+                self.watch_failure = None;
+            }
+            Input::WatchFailed { advice } => self.watch_failure = Some(advice),
+            Input::Read(answer) => self.read(now, answer),
+            Input::Wrote { attempt, outcome } => self.wrote(now, attempt, outcome),
+            Input::Tick => {}
+            Input::Withdrawn { promised_until } => {
+                if let Role::Leaving(leaving) = &mut self.role {
+                    leaving.promised_until = Some(promised_until);
+                }
+            }
+            Input::AppAlive => self.app_alive = true,
+            Input::AppGone { proved } => {
+                self.app_alive = false;
+                self.leave(now.boot, Reason::AppNotAlive, proved);
+            }
+            Input::AppStopped { token } => {
+                if let Role::Leaving(leaving) = &mut self.role {
+                    leaving.app_ended |= leaving.token == token;
+                }
+            }
+            Input::StepDown => {
+                if matches!(self.role, Role::Leading(_) | Role::Landed(_)) {
+                    self.hold_off_until = now.boot + STEP_DOWN_HOLD_OFF.min(self.config.lease_duration);
+                }
+                self.leave(now.boot, Reason::SteppedDown, false);
+            }
+            Input::Shutdown { app_ended } => {
+                let shutdown = self.shutdown.get_or_insert(Shutdown { since: now.boot, looked: false, app_ended });
+                shutdown.app_ended |= app_ended;
+                self.leave(now.boot, Reason::ShuttingDown, app_ended);
+            }
+        }
+        let act = self.act(now);
+        let mut outputs = Vec::new();
+        if self.seen != self.remembered {
+            self.remembered = self.seen.clone();
+            outputs.push(Output::Remember(Box::new(self.seen.clone())));
+        }
+        self.publish(now.boot, &mut outputs);
+        if std::mem::take(&mut self.restart_watch) {
+            outputs.push(Output::RestartWatch);
+        }
+        outputs.extend(act);
+        if self.done {
+            outputs.push(Output::Done);
+        } else {
+            outputs.push(Output::WakeAt(self.wake_at(now.boot)));
+        }
+        outputs
+    }
+
+    // ---- The end of a term ----
+
+    /// Holder rule 5: passing `valid_until` ends the term for good, also when a success is queued behind it.
+    fn expire(&mut self, now: Moment) {
+        if let Role::Leading(term) = &self.role
+            && now >= term.valid_until
+        {
+            self.leave(now, Reason::RenewDeadline, false);
+        }
+    }
+
+    /// Ends this candidate's hold on the record, if it has one, in the order that S7 asks for: not-leader first, the
+    /// release when promises are over.
+    fn leave(&mut self, now: Moment, reason: Reason, app_ended: bool) {
+        match &mut self.role {
+            Role::Candidate => {}
+            Role::Landed(draft) => {
+                // No term began: nothing was promised in it.
+                self.role = Role::Leaving(Leaving {
+                    reason,
+                    token: draft.token,
+                    transitions: draft.transitions,
+                    valid_until: self.promises_end,
+                    stop_by: now + self.config.hold_time(),
+                    promised_until: None,
+                    app_ended,
+                });
+                self.send_at = now;
+            }
+            Role::Leading(term) => {
+                let term = *term;
+                self.last_token = Some(term.draft.token);
+                self.promises_end = self.promises_end.max(term.valid_until);
+                self.ended = Some(reason);
+                self.role = Role::Leaving(Leaving {
+                    reason,
+                    token: term.draft.token,
+                    transitions: term.draft.transitions,
+                    valid_until: term.valid_until,
+                    stop_by: term.stop_by,
+                    promised_until: None,
+                    app_ended,
+                });
+                self.send_at = now;
+            }
+            Role::Leaving(leaving) => leaving.app_ended |= app_ended,
+        }
+    }
+
+    /// The record is another's: the term, or what was left of it, is over, and there is nothing to release.
+    fn lose(&mut self, now: Moment, reason: Reason) {
+        if let Role::Leading(term) = &self.role {
+            self.last_token = Some(term.draft.token);
+            self.promises_end = self.promises_end.max(term.valid_until);
+            self.ended = Some(reason);
+        }
+        self.role = Role::Candidate;
+        self.committed = None;
+        self.unresolved.clear();
+        self.send_at = now;
+        self.read_at = None;
+    }
+
+    // ---- What is seen ----
+
+    fn observe(&mut self, now: Now, record: Option<Record>, version: u64, via: Via) {
+        let version = record.as_ref().map_or(version, |record| record.version);
+        let attempt = record.as_ref().and_then(|record| self.attempt_behind(record));
+        let created_here = attempt.as_ref().is_some_and(|attempt| attempt.kind == Kind::Create);
+        let was_held_by = self.seen.record().and_then(|record| record.spec.holder.clone());
+        let rules = seen::Rules {
+            own_duration: self.config.lease_duration,
+            trust_unheld: self.config.trust_unheld,
+            created_here,
+        };
+        let news = self.seen.observe(now.boot, record, version, via, rules);
+        match news {
+            News::Stale | News::Same => return,
+            News::Version => {}
+            News::Spec => {
+                self.refusal = None;
+                self.note_takeover(was_held_by.as_deref());
+            }
+            News::RolledBack => {
+                self.restart_watch = true;
+            }
+        }
+        self.read_at = None;
+        // A newer version than their base: an attempt that did not write this one never will (compare-and-swap).
+        self.unresolved.retain(|other| other.base_version >= version);
+        match attempt {
+            Some(attempt) if news != News::RolledBack => self.own_write_seen(now, attempt),
+            // The conflict that an edit of labels or annotations made is over.
+            _ if news == News::Version && self.record_is_mine() => match &self.role {
+                Role::Leading(term) => self.send_at = term.renewed_at + self.config.renew_interval,
+                Role::Landed(_) | Role::Leaving(_) => self.send_at = self.send_at.min(now.boot),
+                Role::Candidate => {}
+            },
+            _ => self.foreign_seen(now),
+        }
+    }
+
+    /// The own write that made this record: told by its spec, which names this process and a renewTime used once.
+    fn attempt_behind(&self, record: &Record) -> Option<Attempt> {
+        self.in_flight
+            .iter()
+            .chain(&self.unresolved)
+            .find(|attempt| attempt.spec == record.spec && attempt.base_version < record.version)
+            .cloned()
+    }
+
+    /// A label or annotation changed under a record of ours.
+    fn record_is_mine(&self) -> bool {
+        match (&self.role, self.seen.record()) {
+            (Role::Candidate, _) => true,
+            (_, Some(record)) => self.committed.as_ref() == Some(&record.spec),
+            (_, None) => false,
+        }
+    }
+
+    /// An own write is known to be committed.
+    fn own_write_seen(&mut self, now: Now, attempt: Attempt) {
+        self.refusal = None;
+        self.read_at = None;
+        match attempt.kind {
+            Kind::Create => {}
+            Kind::Acquire { token } => {
+                let draft = Draft {
+                    token,
+                    transitions: attempt.spec.transitions,
+                    acquired_at: attempt.spec.acquire_time.unwrap_or(now.wall),
+                };
+                self.collided = false;
+                self.committed = Some(attempt.spec);
+                self.role = Role::Landed(draft);
+                self.former.clear();
+                if self.app_alive && self.shutdown.is_none() {
+                    self.renewed(now.boot, draft, attempt.sent_at);
+                } else {
+                    let reason = if self.app_alive { Reason::ShuttingDown } else { Reason::AppNotAlive };
+                    self.leave(now.boot, reason, false);
+                }
+            }
+            Kind::Renew => {
+                self.committed = Some(attempt.spec);
+                let stop_by = attempt.sent_at + self.config.hold_time();
+                if let Role::Leaving(leaving) = &mut self.role {
+                    leaving.stop_by = leaving.stop_by.max(stop_by);
+                }
+                match &self.role {
+                    Role::Leading(Term { draft, .. }) | Role::Landed(draft) => {
+                        let draft = *draft;
+                        self.renewed(now.boot, draft, attempt.sent_at);
+                    }
+                    // S8: a late success belongs to a term that ended. It moves the version to release, and the
+                    // moment from which others may take without a release.
+                    Role::Leaving(_) | Role::Candidate => {}
+                }
+            }
+            Kind::Release => {
+                self.committed = None;
+                self.unresolved.clear();
+                self.role = Role::Candidate;
+                self.send_at = now.boot;
+            }
+        }
+    }
+
+    /// S2: every deadline counts from the sending of a write of this term that is known to be committed.
+    fn renewed(&mut self, now: Moment, draft: Draft, sent_at: Moment) {
+        let last = match &self.role {
+            Role::Leading(term) => term.renewed_at,
+            _ => Moment::BOOT,
+        };
+        let sent_at = sent_at.max(last);
+        let valid_until = sent_at + self.config.renew_deadline;
+        self.send_at = if now < valid_until { sent_at + self.config.renew_interval } else { now };
+        // S6: a write that landed after its own deadline begins no term; it is renewed, and that begins it.
+        if now < valid_until {
+            let stop_by = sent_at + self.config.hold_time();
+            self.role = Role::Leading(Term { draft, renewed_at: sent_at, valid_until, stop_by });
+        }
+    }
+
+    /// The newest version is not of our writing.
+    fn foreign_seen(&mut self, now: Now) {
+        let reason = match self.seen.record() {
+            None => Reason::Deleted,
+            Some(record) => match record.holder() {
+                Some(holder) if holder != self.config.identity => Reason::Lost,
+                _ => Reason::Edited,
+            },
+        };
+        let still_owed = self.leaving_record_stands();
+        match &self.role {
+            // Holder rule 6: at once.
+            Role::Leading(_) | Role::Landed(_) => self.lose(now.boot, reason),
+            Role::Leaving(_) if still_owed => {}
+            Role::Leaving(_) => self.lose(now.boot, reason),
+            Role::Candidate => {}
+        }
+        // A record in this process's name that no term stands for, such as one whose attempt was forgotten or that
+        // was edited: it is released, unless it is an old one that was put back (holder rule 5).
+        if matches!(self.role, Role::Candidate)
+            && let Some(record) = self.seen.record()
+            && record.holder() == Some(&self.config.identity)
+            && self.seen.record_is_of_its_time()
+        {
+            self.role = Role::Leaving(Leaving {
+                reason,
+                token: record.token.value().unwrap_or(0),
+                transitions: record.spec.transitions,
+                valid_until: self.promises_end,
+                stop_by: now.boot + self.config.hold_time(),
+                promised_until: None,
+                app_ended: false,
+            });
+        }
+    }
+
+    /// While leaving: the newest record is still the ended term's.
+    fn leaving_record_stands(&self) -> bool {
+        match (&self.role, self.seen.record()) {
+            (Role::Leaving(leaving), Some(record)) => {
+                record.holder() == Some(&self.config.identity)
+                    && record.token.value().unwrap_or(0) >= leaving.token
+                    && record.spec.transitions >= leaving.transitions
+                    && self.seen.record_is_of_its_time()
+            }
+            _ => false,
+        }
+    }
+
+    /// Everyone who sees others take over without a collision of its own narrows the range of its jitter.
+    fn note_takeover(&mut self, was_held_by: Option<&str>) {
+        let Some(record) = self.seen.record() else { return };
+        if record.holder().is_none() || record.holder() == was_held_by {
+            return;
+        }
+        if record.holder() != Some(&self.config.identity) && !std::mem::take(&mut self.collided) {
+            self.jitter.saw_quiet_takeover();
+        }
+    }
+
+    // ---- Answers of the API server ----
+
+    fn read(&mut self, now: Now, answer: Option<(Option<Record>, u64)>) {
+        let Some(sent_at) = self.reading.take() else { return };
+        let Some((record, version)) = answer else {
+            // A read that fails decides nothing.
+            if self.read_at.is_some() {
+                self.read_at = Some(now.boot + self.config.retry_period);
+            }
+            return;
+        };
+        self.read_at = None;
+        let known = self.seen.version();
+        self.observe(now, record, version, Via::Read { sent_at });
+        // The watch should have said so.
+        self.restart_watch |= std::mem::take(&mut self.doubted) && self.seen.version() > known;
+        if let Some(shutdown) = &mut self.shutdown {
+            shutdown.looked |= sent_at >= shutdown.since;
+        }
+    }
+
+    fn wrote(&mut self, now: Now, attempt: u64, outcome: Outcome) {
+        let Some(mut attempt) = self.in_flight.take_if(|in_flight| in_flight.id == attempt) else { return };
+        let on_newest = attempt.base_version == self.seen.version() || attempt.kind == Kind::Create;
+        let candidate = matches!(self.role, Role::Candidate);
+        match outcome {
+            Outcome::Committed(record) => {
+                // What the server made of it (it may round) is what the record says from now on.
+                attempt.spec = record.spec.clone();
+                if record.version > self.seen.version() {
+                    let version = record.version;
+                    self.unresolved.push(attempt);
+                    self.observe(now, Some(record), version, Via::Event);
+                }
+            }
+            Outcome::Conflict if candidate => {
+                if matches!(attempt.kind, Kind::Acquire { .. }) {
+                    self.collided = true;
+                    self.jitter.collided();
+                    self.take_at = None;
+                }
+                // The watch tells who was first; only if it does not is that asked for.
+                self.send_at = now.boot + self.config.retry_period;
+                if on_newest {
+                    self.read_at = Some(now.boot + self.config.retry_period);
+                }
+            }
+            Outcome::Conflict if on_newest => {
+                self.read_at = Some(now.boot);
+                self.send_at = now.boot + self.pause();
+            }
+            Outcome::Conflict => self.send_at = now.boot,
+            Outcome::Unknown => {
+                if on_newest {
+                    if self.unresolved.len() == UNRESOLVED_KEPT {
+                        self.unresolved.remove(0);
+                    }
+                    self.unresolved.push(attempt);
+                }
+                self.send_at = now.boot + self.pause();
+            }
+            Outcome::Refused { advice, retry_after } => {
+                self.refusal = Some(advice);
+                let asked = retry_after.map_or(Duration::ZERO, |asked| asked.min(self.longest_retry_after(now.boot)));
+                self.send_at = now.boot + asked.max(self.pause());
+            }
+        }
+    }
+
+    /// After a failed attempt: a holder hurries, others have time.
+    fn pause(&self) -> Duration {
+        match &self.role {
+            Role::Leading(_) | Role::Landed(_) | Role::Leaving(_) => self.config.retry_period,
+            Role::Candidate => self.config.retry_period.max(self.config.renew_interval / 2),
+        }
+    }
+
+    /// Holder rule 7.
+    fn longest_retry_after(&self, now: Moment) -> Duration {
+        match &self.role {
+            Role::Leading(term) => term.valid_until.since(now) / 3,
+            _ => LONGEST_RETRY_AFTER,
+        }
+    }
+
+    // ---- What to do next ----
+
+    fn act(&mut self, now: Now) -> Option<Output> {
+        self.expire(now.boot);
+        if self.in_flight.is_some() {
+            return None;
+        }
+        if self.reading.is_none()
+            && let Some(read) = self.read_due(now.boot)
+        {
+            return Some(read);
+        }
+        if self.read_at.is_some() && !matches!(self.role, Role::Candidate) {
+            // One consistent read decides what a conflict meant; writing again would only conflict again.
+            return None;
+        }
+        match &self.role {
+            Role::Leading(_) | Role::Landed(_) => self.renew(now),
+            Role::Leaving(_) => self.release(now),
+            Role::Candidate => self.campaign(now),
+        }
+    }
+
+    fn read_due(&mut self, now: Moment) -> Option<Output> {
+        let silent = self.observed && now >= self.heard + self.watch_silence();
+        if !silent && self.read_at.is_none_or(|at| now < at) {
+            return None;
+        }
+        self.reading = Some(now);
+        if silent {
+            self.heard = now;
+            self.doubted = true;
+        }
+        Some(Output::Read { timeout: self.attempt_timeout(now), fresh: silent })
+    }
+
+    /// Challenger rule 7: how long a watch may say nothing before it is doubted.
+    fn watch_silence(&self) -> Duration {
+        let half = self.seen.record().and_then(Record::duration).unwrap_or(self.config.lease_duration) / 2;
+        half.max(self.config.renew_interval * 2)
+    }
+
+    fn attempt_timeout(&self, now: Moment) -> Duration {
+        let remaining = match &self.role {
+            Role::Leading(term) => term.valid_until.since(now),
+            _ => self.config.renew_deadline,
+        };
+        (remaining / 3).clamp(Duration::from_millis(10), ATTEMPT_TIMEOUT)
+    }
+
+    fn renew(&mut self, now: Now) -> Option<Output> {
+        if now.boot < self.send_at {
+            return None;
+        }
+        let mut spec = self.committed.clone()?;
+        spec.renew_time = Some(self.new_renew_time(now));
+        Some(self.send(now.boot, Kind::Renew, spec))
+    }
+
+    /// S7: only when not-leader is what everybody is told and no promise is in force, or the app's end is proved.
+    fn release(&mut self, now: Now) -> Option<Output> {
+        let Role::Leaving(leaving) = &self.role else { return None };
+        let shutting_down = self.shutdown.is_some();
+        if shutting_down && now.boot >= leaving.stop_by {
+            // Nothing is gained by it any more, and the process should end.
+            self.done = true;
+            return None;
+        }
+        if now.boot < self.send_at || now.boot < self.releasable_at(leaving) {
+            return None;
+        }
+        let mut spec = self.seen.record()?.spec.clone();
+        spec.holder = None;
+        spec.duration_seconds = Some(1);
+        spec.renew_time = Some(self.new_renew_time(now));
+        Some(self.send(now.boot, Kind::Release, spec))
+    }
+
+    /// From when on the release may be sent. Until not-leader is known to be published, the term's own deadline
+    /// stands in for it: no answer goes beyond that.
+    fn releasable_at(&self, leaving: &Leaving) -> Moment {
+        match leaving.promised_until {
+            Some(_) if leaving.app_ended => Moment::BOOT,
+            promised => promised.unwrap_or(leaving.valid_until).min(leaving.valid_until).max(self.promise_floor),
+        }
+    }
+
+    fn campaign(&mut self, now: Now) -> Option<Output> {
+        if let Some(shutdown) = self.shutdown {
+            // A taking write that may still have landed is looked for once, and released if it has.
+            self.done = self.unresolved.is_empty()
+                || shutdown.looked
+                || now.boot >= shutdown.since + self.config.lease_duration;
+            return self.look_for_unresolved(now.boot, self.config.retry_period);
+        }
+        if !self.app_alive {
+            return self.look_for_unresolved(now.boot, self.config.renew_interval);
+        }
+        let verdict = self.verdict();
+        let take_at = self.take_moment(verdict)?;
+        if now.boot < take_at || now.boot < self.send_at {
+            return None;
+        }
+        match verdict {
+            Verdict::Absent(_) => {
+                // Unheld, so that a leader whose Lease was just deleted has the time to hear of it (rule 5).
+                let spec = Spec {
+                    duration_seconds: Some(1),
+                    renew_time: Some(self.new_renew_time(now)),
+                    ..Spec::default()
+                };
+                Some(self.send(now.boot, Kind::Create, spec))
+            }
+            Verdict::Free(..) => self.take(now),
+            _ => None,
+        }
+    }
+
+    /// Holder rule 5: who may not lead and has a taking write of unknown outcome never writes on its base, and looks.
+    fn look_for_unresolved(&mut self, now: Moment, interval: Duration) -> Option<Output> {
+        if self.unresolved.is_empty() || self.done || self.reading.is_some() {
+            return None;
+        }
+        if self.read_at.is_none() {
+            self.read_at = Some(now + interval);
+        }
+        None
+    }
+
+    fn verdict(&self) -> Verdict {
+        if !self.observed {
+            return Verdict::Unknown;
+        }
+        if self.is_formers_record() {
+            return Verdict::Free(Moment::BOOT, Right::Released);
+        }
+        self.seen.verdict(self.config.lease_duration, self.config.answer_ttl + DELETION_NOTICE)
+    }
+
+    /// The same pod, restarted: its earlier sidecar is dead, and its term goes over to this one (as a new term).
+    fn is_formers_record(&self) -> bool {
+        self.seen.record().is_some_and(|record| {
+            record.holder().is_some_and(|holder| self.former.iter().any(|former| former == holder))
+                && record.token != Token::Unreadable
+                && record.spec.strategy.is_none()
+                && self.seen.record_is_of_its_time()
+        })
+    }
+
+    /// When this candidate takes or creates: when the record is free, plus a jitter that is drawn once for each
+    /// record. `None`: not by itself.
+    fn take_moment(&mut self, verdict: Verdict) -> Option<Moment> {
+        let (free_at, expired) = match verdict {
+            Verdict::Absent(at) => (at, false),
+            Verdict::Free(at, right) => (at, matches!(right, Right::Expired | Right::Waited)),
+            Verdict::Unknown | Verdict::HeldUntilDeleted | Verdict::Coordinated | Verdict::TokenUnusable => return None,
+        };
+        if self.is_formers_record() {
+            return Some(Moment::BOOT);
+        }
+        let free_at = free_at.max(self.hold_off_until);
+        let at = match self.take_at {
+            Some((free, at)) if free == free_at => at,
+            _ => {
+                let at = free_at + self.jitter.delay(expired);
+                self.take_at = Some((free_at, at));
+                at
+            }
+        };
+        Some(at)
+    }
+
+    /// S3: the verdict says by what right. S5: on the newest version judged, with its uid.
+    fn take(&mut self, now: Now) -> Option<Output> {
+        let transitions = self.seen.record()?.spec.transitions;
+        let token = self.next_token()?;
+        let time = self.new_renew_time(now);
+        let spec = Spec {
+            holder: Some(self.config.identity.clone()),
+            duration_seconds: i32::try_from(self.config.lease_duration.as_secs()).ok(),
+            acquire_time: Some(time),
+            renew_time: Some(time),
+            // S9.
+            transitions: transitions.saturating_add(1),
+            strategy: None,
+            preferred_holder: None,
+        };
+        self.seen.used_token(token);
+        Some(self.send(now.boot, Kind::Acquire { token }, spec))
+    }
+
+    /// S4: above everything known of this Lease. `None` when no number is left.
+    fn next_token(&self) -> Option<u64> {
+        let record = self.seen.record()?;
+        let annotated = record.token.value().unwrap_or(0);
+        // A retry on the same base is the same term: its attempts exclude each other.
+        let retry = self.unresolved.iter().find_map(|attempt| match attempt.kind {
+            Kind::Acquire { token } if attempt.base_version == record.version => Some(token),
+            _ => None,
+        });
+        if let Some(token) = retry.filter(|token| *token > annotated) {
+            return Some(token);
+        }
+        let token = record.version.max(annotated).max(self.seen.highest_token()).checked_add(1)?;
+        (token <= LARGEST_TOKEN).then_some(token)
+    }
+
+    fn send(&mut self, now: Moment, kind: Kind, spec: Spec) -> Output {
+        let id = self.next_attempt;
+        self.next_attempt += 1;
+        let base = match kind {
+            Kind::Create => None,
+            _ => self.seen.record().map(|record| Base { uid: record.uid.clone(), version: record.version }),
+        };
+        let base_version = self.seen.version();
+        self.in_flight = Some(Attempt { id, sent_at: now, base_version, kind, spec: spec.clone() });
+        Output::Write(Write { attempt: id, kind, base, spec, timeout: self.attempt_timeout(now) })
+    }
+
+    /// Holder rule 1: new for each attempt, in microseconds, and growing with the boot clock even when the wall clock
+    /// stands or goes back: some readers compare whole seconds.
+    fn new_renew_time(&mut self, now: Now) -> Timestamp {
+        let micros = now.wall.as_microsecond();
+        let mut micros = match self.last_renew_time {
+            None => micros,
+            Some((last, at)) => {
+                let passed = i64::try_from(now.boot.since(at).as_micros()).unwrap_or(i64::MAX);
+                micros.max(last.as_microsecond().saturating_add(passed.max(1)))
+            }
+        };
+        if self.seen.record().and_then(|record| record.spec.renew_time).is_some_and(|t| t.as_microsecond() == micros) {
+            micros += 1;
+        }
+        // Only a wall clock at the end of the year 9999 gets here, and then the record's own time is as good.
+        let time = Timestamp::from_microsecond(micros.min(LAST_RENEW_TIME)).unwrap_or(Timestamp::UNIX_EPOCH);
+        self.last_renew_time = Some((time, now.boot));
+        time
+    }
+
+    fn wake_at(&mut self, now: Moment) -> Moment {
+        let mut at = Moment::NEVER;
+        if let Role::Leading(term) = &self.role {
+            at = at.min(term.valid_until);
+        }
+        if self.observed && self.reading.is_none() {
+            at = at.min(self.heard + self.watch_silence());
+        }
+        if let Some(read_at) = self.read_at.filter(|_| self.reading.is_none()) {
+            at = at.min(read_at);
+        }
+        if self.in_flight.is_some() {
+            return at;
+        }
+        let next = match &self.role {
+            Role::Leading(_) | Role::Landed(_) => Some(self.send_at),
+            Role::Leaving(leaving) => {
+                let release = self.releasable_at(leaving).max(self.send_at);
+                Some(if self.shutdown.is_some() { release.min(leaving.stop_by) } else { release })
+            }
+            Role::Candidate if self.shutdown.is_some() || !self.app_alive => None,
+            Role::Candidate => {
+                let verdict = self.verdict();
+                self.take_moment(verdict).map(|at| at.max(self.send_at))
+            }
+        };
+        // While a conflict is being looked into, only the read's answer or its time moves things on.
+        let waits_for_read = self.read_at.is_some() && !matches!(self.role, Role::Candidate);
+        at.min(next.filter(|_| !waits_for_read).unwrap_or(Moment::NEVER)).max(now)
+    }
+
+    // ---- What is told ----
+
+    fn publish(&mut self, now: Moment, outputs: &mut Vec<Output>) {
+        let mut status = self.describe(now);
+        let before = &self.status;
+        let token = |status: &Status| status.leading.map(|leading| leading.token);
+        let news = (token(before), &before.holder, before.transitions, before.reason, &before.message)
+            != (token(&status), &status.holder, status.transitions, status.reason, &status.message);
+        status.version = before.version + u64::from(news);
+        if status != *before {
+            self.status = status.clone();
+            outputs.push(Output::Publish(status));
+        }
+    }
+
+    fn describe(&self, now: Moment) -> Status {
+        let record = self.seen.record();
+        let (reason, message) = self.reason(now);
+        Status {
+            leading: match &self.role {
+                Role::Leading(term) => Some(Leading {
+                    token: term.draft.token,
+                    valid_until: term.valid_until,
+                    stop_by: term.stop_by,
+                    acquired_at: term.draft.acquired_at,
+                }),
+                _ => None,
+            },
+            holder: record.and_then(|record| record.spec.holder.clone()),
+            transitions: record.map_or(0, |record| record.spec.transitions),
+            expires_at: match (&self.role, record.and_then(Record::holder)) {
+                (Role::Leading(term), _) => Some(term.stop_by),
+                (_, Some(_)) => match self.seen.verdict(self.config.lease_duration, Duration::ZERO) {
+                    Verdict::Free(at, Right::Expired) => Some(at),
+                    _ => None,
+                },
+                _ => None,
+            },
+            version: 0,
+            reason,
+            message,
+        }
+    }
+
+    fn reason(&self, now: Moment) -> (Reason, String) {
+        let duration = self.config.lease_duration.as_secs();
+        if let Some(reason) = self.ended {
+            return (reason, ending(reason));
+        }
+        match &self.role {
+            Role::Leading(_) => return (Reason::Leading, "this pod leads".into()),
+            Role::Leaving(leaving) => return (leaving.reason, ending(leaving.reason)),
+            Role::Landed(_) => return (Reason::Acquiring, "the lease was taken late and is being renewed".into()),
+            Role::Candidate => {}
+        }
+        if self.shutdown.is_some() {
+            return (Reason::ShuttingDown, ending(Reason::ShuttingDown));
+        }
+        if !self.app_alive {
+            return (Reason::AppNotAlive, ending(Reason::AppNotAlive));
+        }
+        if let Some(advice) = &self.refusal {
+            return (Reason::Refused, advice.clone());
+        }
+        let unproved = |waits: u32| {
+            let again = if waits > 1 {
+                format!("; it became so {waits} times in a row: does a job re-apply this Lease?")
+            } else {
+                String::new()
+            };
+            let what = if self.seen.record().is_some() { "the lease is unheld" } else { "the Lease was deleted" };
+            format!("{what} and nothing proves that its last holder stopped, so it is waited for{again}")
+        };
+        match self.verdict() {
+            Verdict::Unknown => match &self.watch_failure {
+                Some(advice) => (Reason::Refused, advice.clone()),
+                None => (Reason::Starting, "the lease has not been read yet".into()),
+            },
+            Verdict::Absent(at) if at > now => (Reason::WaitingUnproved, unproved(self.seen.waits_in_a_row())),
+            Verdict::Absent(_) => (Reason::Creating, "the Lease does not exist and is being created".into()),
+            Verdict::Free(at, Right::Expired) if at > now => {
+                let holder = self.seen.record().and_then(Record::holder).map_or("another", pod_of);
+                (Reason::HeldByOther, format!("{} holds the lease", shortened(holder)))
+            }
+            Verdict::Free(_, Right::Created) => {
+                (Reason::Creating, "the Lease was just created; a former leader, if there was one, has the time to hear of it".into())
+            }
+            Verdict::Free(at, _) if at > now => (Reason::WaitingUnproved, unproved(self.seen.waits_in_a_row())),
+            Verdict::Free(..) if self.next_token().is_none() => (Reason::TokenUnusable, token_advice()),
+            Verdict::Free(..) => (Reason::Acquiring, "the lease is free and is being taken".into()),
+            Verdict::HeldUntilDeleted => (
+                Reason::HeldByOther,
+                "the lease is held without a duration by a Pod that owns it: it is free when it is deleted".into(),
+            ),
+            Verdict::Coordinated => (
+                Reason::CoordinatedElection,
+                format!("spec.strategy is set, so the control plane elects; remove it to let pods contend (lease duration {duration} s)"),
+            ),
+            Verdict::TokenUnusable => (Reason::TokenUnusable, token_advice()),
+        }
+    }
+}
+
+/// 9999-12-30: the last renewTime that every reader of RFC 3339 can hold, with room to grow.
+const LAST_RENEW_TIME: i64 = 253_402_128_000_000_000;
+
+fn token_advice() -> String {
+    format!(
+        "the annotation leasehold.dev/token is no whole number below {LARGEST_TOKEN}: set it to the highest token ever given out, or remove it"
+    )
+}
+
+fn ending(reason: Reason) -> String {
+    match reason {
+        Reason::RenewDeadline => "no renewal succeeded within the renew deadline",
+        Reason::Lost => "another holder appeared in the lease",
+        Reason::Edited => "somebody edited the lease",
+        Reason::Deleted => "the Lease was deleted",
+        Reason::SteppedDown => "this pod steps down on request",
+        Reason::AppNotAlive => "the app is not alive",
+        Reason::ShuttingDown => "this sidecar is ending",
+        _ => "the term is over",
+    }
+    .into()
+}
+
+/// A holder's name for a message: another party wrote it, and it may be a megabyte.
+fn shortened(name: &str) -> String {
+    let mut short: String = name.chars().take(80).collect();
+    if short.len() < name.len() {
+        short.push('…');
+    }
+    short
+}

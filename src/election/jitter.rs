@@ -1,0 +1,88 @@
+//! How long a candidate waits before it takes a free lease, so that of many few collide.
+//!
+//! The delay within [0, T] has a density that grows exponentially towards T: the more candidates, the rarer an early
+//! one, so that the first is alone although nobody knows who it is.
+
+use std::time::Duration;
+
+const SMALLEST: Duration = Duration::from_millis(4);
+const FIRST: Duration = Duration::from_millis(12);
+const LARGEST: Duration = Duration::from_millis(250);
+/// After an expiry nobody waits for milliseconds, and everybody becomes ready within a clock's granularity.
+const AFTER_EXPIRY: Duration = Duration::from_millis(50);
+
+pub struct Jitter {
+    state: u64,
+    /// ln n + 1, or 7 where n is not known: that of some 400 candidates.
+    lambda: f64,
+    longest: Duration,
+    n_known: bool,
+}
+
+impl Jitter {
+    pub fn new(seed: u64, replicas: Option<u32>) -> Self {
+        let lambda = replicas.map_or(7.0, |n| f64::from(n.max(1)).ln() + 1.0);
+        let longest = if replicas.is_some() { Duration::from_secs_f64(0.002 * lambda) } else { FIRST };
+        Jitter { state: seed, lambda, longest, n_known: replicas.is_some() }
+    }
+
+    /// The wait before taking a record that was released, or (`expired`) one that ran out.
+    pub fn delay(&mut self, expired: bool) -> Duration {
+        let longest = if expired { self.longest.max(AFTER_EXPIRY) } else { self.longest };
+        let u = self.uniform();
+        longest.mul_f64(((1.0 + u * (self.lambda.exp() - 1.0)).ln() / self.lambda).clamp(0.0, 1.0))
+    }
+
+    /// A take-over of ours met another's.
+    pub fn collided(&mut self) {
+        if !self.n_known {
+            self.longest = (self.longest * 2).min(LARGEST);
+        }
+    }
+
+    /// Somebody took over and we did not collide.
+    pub fn saw_quiet_takeover(&mut self) {
+        if !self.n_known {
+            self.longest = (self.longest * 4 / 5).max(SMALLEST);
+        }
+    }
+
+    /// In [0, 1). splitmix64: a seed gives the same run everywhere.
+    fn uniform(&mut self) -> f64 {
+        self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.state;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^= z >> 31;
+        (z >> 11) as f64 / (1u64 << 53) as f64
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn few_of_many_candidates_are_early() {
+        let mut jitter = Jitter::new(1, Some(1000));
+        let longest = jitter.longest;
+        let delays: Vec<_> = (0..10_000).map(|_| jitter.delay(false)).collect();
+        assert!(delays.iter().all(|delay| *delay <= longest));
+        let early = delays.iter().filter(|delay| **delay < longest / 2).count();
+        assert!(early < 500, "{early} of 10000 in the first half");
+        assert!(early > 0, "the first half is never used");
+    }
+
+    #[test]
+    fn the_range_follows_collisions_when_the_number_is_not_known() {
+        let mut jitter = Jitter::new(1, None);
+        for _ in 0..10 {
+            jitter.collided();
+        }
+        assert_eq!(jitter.longest, LARGEST);
+        for _ in 0..50 {
+            jitter.saw_quiet_takeover();
+        }
+        assert_eq!(jitter.longest, SMALLEST);
+    }
+}

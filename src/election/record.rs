@@ -1,0 +1,98 @@
+//! A Lease as the election reads it: the fields that decide, and nothing of the rest.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::config::{LARGEST_TOKEN, LONGEST_LEASE};
+
+/// One version of a Lease.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Record {
+    pub uid: String,
+    /// `metadata.resourceVersion`, which the API server lets clients compare (KEP-5504).
+    pub version: u64,
+    pub spec: Spec,
+    /// Annotation `leasehold.dev/token`.
+    pub token: Token,
+    /// Annotation `leasehold.dev/released`: the renewTime of the release that it proves.
+    pub released: Option<Timestamp>,
+    /// Owned by a Pod: the nais format, where a held record without a duration is held until it is deleted.
+    pub pod_owned: bool,
+}
+
+/// `spec`: a change of it restarts a record's age, a change of anything else does not.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Spec {
+    /// `holderIdentity`; the empty one is none.
+    pub holder: Option<String>,
+    /// `leaseDurationSeconds`.
+    pub duration_seconds: Option<i32>,
+    pub acquire_time: Option<Timestamp>,
+    pub renew_time: Option<Timestamp>,
+    /// `leaseTransitions`; 0 when absent.
+    pub transitions: i32,
+    /// `strategy`: coordinated election (KEP-4355).
+    pub strategy: Option<String>,
+    pub preferred_holder: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Token {
+    Absent,
+    Value(u64),
+    /// No number, or one above [`LARGEST_TOKEN`].
+    Unreadable,
+}
+
+impl Token {
+    pub fn parse(annotation: Option<&str>) -> Token {
+        match annotation {
+            None => Token::Absent,
+            Some(text) => match text.parse::<u64>() {
+                Ok(value) if value <= LARGEST_TOKEN => Token::Value(value),
+                _ => Token::Unreadable,
+            },
+        }
+    }
+
+    pub fn value(self) -> Option<u64> {
+        match self {
+            Token::Value(value) => Some(value),
+            Token::Absent | Token::Unreadable => None,
+        }
+    }
+}
+
+impl Record {
+    pub fn holder(&self) -> Option<&str> {
+        self.spec.holder.as_deref()
+    }
+
+    /// The duration that the record claims, if it makes sense.
+    pub fn duration(&self) -> Option<Duration> {
+        let seconds = u64::try_from(self.spec.duration_seconds?).ok().filter(|seconds| *seconds > 0)?;
+        Some(Duration::from_secs(seconds)).filter(|duration| *duration <= LONGEST_LEASE)
+    }
+
+    /// The holder of this record wrote that it stopped: the proof names this very renewTime, so that an old
+    /// annotation under a newer edit proves nothing.
+    pub fn is_proved_release(&self) -> bool {
+        self.spec.holder.is_none() && self.released.is_some() && self.released == self.spec.renew_time
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_is_a_whole_number_that_json_holds_exactly() {
+        assert_eq!(Token::parse(None), Token::Absent);
+        assert_eq!(Token::parse(Some("9007199254740991")), Token::Value(LARGEST_TOKEN));
+        for bad in ["9007199254740992", "", "-1", "1.5", "999999999999999999999999999999", " 7", "x"] {
+            assert_eq!(Token::parse(Some(bad)), Token::Unreadable, "{bad:?}");
+        }
+    }
+}
