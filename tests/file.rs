@@ -108,7 +108,11 @@ fn a_shell_that_executes_the_env_file_runs_nothing_of_a_holders_name() {
     let dir = tempfile::tempdir().unwrap();
     let (report, boards) = open(dir.path());
     let touch = format!("$(touch {0}/x);`touch {0}/x`\n\"; touch {0}/x\n", dir.path().display());
-    for status in [held_by(&touch, NOW, 1), { let mut ours = leading(NOW, 7, 2); ours.holder = Some(touch.clone()); ours }] {
+    for status in [held_by(&touch, NOW, 1), {
+        let mut ours = leading(NOW, 7, 2);
+        ours.holder = Some(touch.clone());
+        ours
+    }] {
         publish(&boards[0], status);
         report.refresh(0, NOW).unwrap();
         let env = dir.path().join("status.env");
@@ -136,7 +140,8 @@ fn the_shell_loop_of_the_documentation_decides_as_the_library_does() {
     publish(&boards[0], leading(NOW, 77, 1));
     report.refresh(0, NOW).unwrap();
     let uptime = dir.path().join("uptime");
-    for (text, leads) in [("1000.00", false), ("1000.01", true), ("1001.00", true), ("1001.01", false), ("3.05", false)] {
+    for (text, leads) in [("1000.00", false), ("1000.01", true), ("1001.00", true), ("1001.01", false), ("3.05", false)]
+    {
         fs::write(&uptime, format!("{text} 1.00\n")).unwrap();
         let shell = Command::new("sh").args(["-c", script, "sh"]).arg(dir.path()).arg(&uptime).status().unwrap();
         assert_eq!(shell.success(), leads, "{text}");

@@ -43,7 +43,8 @@ async fn every_key_is_there_leading_or_not() {
     assert_eq!(body["leader"], false);
     assert_eq!(body["valid_for_ms"], 0);
     assert_eq!(body["reason"], "starting");
-    for null in ["fencing_token", "holder", "valid_from_uptime", "valid_until_uptime", "stop_by_uptime", "acquired_at"] {
+    for null in ["fencing_token", "holder", "valid_from_uptime", "valid_until_uptime", "stop_by_uptime", "acquired_at"]
+    {
         assert!(body[null].is_null(), "{null}: {body}");
     }
 
@@ -108,9 +109,24 @@ async fn another_pods_sidecar_says_so() {
 async fn what_is_not_there_is_404_and_never_200() {
     let server = Server::start().await;
     server.lead(1);
-    for path in ["/leaders", "/leader/", "/Leader", "//", "/v1", "/v1/", "/v1/leases/", "/v1/leases/web/", "/v1/session",
-        "/v1/members", "/v1/leases/web/watch/x", "/livez", "/metrics", "/leader/../leader", "/%6ceader", "/sse/"]
-    {
+    for path in [
+        "/leaders",
+        "/leader/",
+        "/Leader",
+        "//",
+        "/v1",
+        "/v1/",
+        "/v1/leases/",
+        "/v1/leases/web/",
+        "/v1/session",
+        "/v1/members",
+        "/v1/leases/web/watch/x",
+        "/livez",
+        "/metrics",
+        "/leader/../leader",
+        "/%6ceader",
+        "/sse/",
+    ] {
         let answer = server.get(path).await;
         assert_eq!(answer.status, 404, "{path}");
         assert!(!answer.code().is_empty());
@@ -461,9 +477,8 @@ async fn more_streams_than_there_is_room_for_are_503_and_questions_are_not() {
     assert_eq!(answer.header("retry-after"), Some("1"));
     assert_eq!(server.get("/v1/leader").await.status, 200);
     open.pop();
-    let freed = async {
-        while server.ask("GET", "/v1/leases/web/watch", "Connection: close\r\n", "").await.status != 200 {}
-    };
+    let freed =
+        async { while server.ask("GET", "/v1/leases/web/watch", "Connection: close\r\n", "").await.status != 200 {} };
     timeout(Duration::from_secs(3), freed).await.expect("a closed stream gives its place back");
 }
 

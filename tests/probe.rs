@@ -28,8 +28,7 @@ impl Kubelet {
         let clock = TestClock::at(1000);
         let health = Arc::new(Health::new(2, ready_when, clock.boot()));
         let boards = vec![board("web"), board("jobs")];
-        let probes =
-            Probes { boards, clock: clock.clone(), health: health.clone(), metrics: Arc::new(Metrics::new()) };
+        let probes = Probes { boards, clock: clock.clone(), health: health.clone(), metrics: Arc::new(Metrics::new()) };
         let listeners = Listener::bind(&"127.0.0.1:0".parse().unwrap()).unwrap();
         let port = listeners[0].port().unwrap();
         let (stop, shutdown) = watch::channel(false);

@@ -150,15 +150,19 @@ pub enum Error {
     #[error("cannot write reports in {}: {source}. The sidecar needs a directory of its own to write to, shared with \
         the app (an emptyDir)", dir.display())]
     Unusable { dir: PathBuf, source: io::Error },
-    #[error("the lease {lease:?} cannot have a report file: its name is taken by another lease's (status.json is the \
-        first lease's)")]
+    #[error(
+        "the lease {lease:?} cannot have a report file: its name is taken by another lease's (status.json is the \
+        first lease's)"
+    )]
     NameTaken { lease: String },
     #[error("the lease {lease:?} cannot have a report file: its name is no file name")]
     NoFileName { lease: String },
     #[error("cannot read /proc/uptime, which readers of the report files compare with: {0}")]
     NoUptime(io::Error),
-    #[error("/proc/uptime is {apart:?} away from the boot clock, so readers of the report files could not tell how \
-        old they are (lxcfs?). Leave --report-dir out and ask over HTTP")]
+    #[error(
+        "/proc/uptime is {apart:?} away from the boot clock, so readers of the report files could not tell how \
+        old they are (lxcfs?). Leave --report-dir out and ask over HTTP"
+    )]
     ForeignUptime { apart: Duration },
 }
 

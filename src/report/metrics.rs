@@ -198,8 +198,7 @@ impl Collector for Instant {
     fn encode(&self, mut encoder: DescriptorEncoder) -> Result<(), fmt::Error> {
         let now = self.now;
         let leader = |board: &Board| f64::from(u8::from(board.status().leading_at(now).is_some()));
-        let remaining =
-            |board: &Board| board.status().expires_at.map_or(0.0, |end| end.since(now).as_secs_f64());
+        let remaining = |board: &Board| board.status().expires_at.map_or(0.0, |end| end.since(now).as_secs_f64());
         let help = "1 while this pod leads, by its own clock";
         self.gauge(&mut encoder, "leasehold_leader", help, "lease", leader)?;
         let help = "Until the record runs out if nobody renews it, whoever holds it; 0 when nobody does";

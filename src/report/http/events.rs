@@ -11,9 +11,9 @@ use std::time::Duration;
 use hyper::body::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, watch};
 
-use super::{SharedClock, stopped};
 use super::legacy::Legacy;
 use super::server::Connection;
+use super::{SharedClock, stopped};
 use crate::report::Board;
 use crate::report::view::View;
 

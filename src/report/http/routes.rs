@@ -176,12 +176,7 @@ impl Routes {
 
     /// Waits as `?wait=30s&version=V` asks, until the version differs from V. What is answered after it is computed
     /// after it.
-    async fn wait(
-        &self,
-        leases: &[usize],
-        query: Option<&str>,
-        mut connection: Connection,
-    ) -> Result<(), Box<Reply>> {
+    async fn wait(&self, leases: &[usize], query: Option<&str>, mut connection: Connection) -> Result<(), Box<Reply>> {
         let Some(wait) = query::value(query, "wait") else { return Ok(()) };
         let bad = || error(StatusCode::BAD_REQUEST, "bad_wait", "wait is a whole number with a unit: 500ms, 30s, 5m");
         let wait = query::duration(&wait).ok_or_else(bad)?.min(MAX_WAIT);
@@ -243,7 +238,11 @@ impl Routes {
     }
 
     /// Hands a command to the loop and answers with its word, and the lease as it is then.
-    async fn command(&self, lease: usize, make: impl FnOnce(oneshot::Sender<Result<(), Refusal>>) -> Command) -> Outcome {
+    async fn command(
+        &self,
+        lease: usize,
+        make: impl FnOnce(oneshot::Sender<Result<(), Refusal>>) -> Command,
+    ) -> Outcome {
         let (sender, answer) = oneshot::channel();
         let stopping = || busy("not_ready", "the sidecar is stopping, or has too many commands to do");
         self.app.commands.try_send(make(sender)).map_err(|_| stopping())?;
@@ -275,8 +274,9 @@ async fn read<T: DeserializeOwned>(request: Request<Incoming>, empty: Option<T>)
     };
     match empty {
         Some(empty) if body.is_empty() => Ok(empty),
-        _ => serde_json::from_slice(&body)
-            .map_err(|wrong| error(StatusCode::BAD_REQUEST, "bad_body", format!("the body is not understood: {wrong}"))),
+        _ => serde_json::from_slice(&body).map_err(|wrong| {
+            error(StatusCode::BAD_REQUEST, "bad_body", format!("the body is not understood: {wrong}"))
+        }),
     }
 }
 

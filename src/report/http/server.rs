@@ -14,10 +14,10 @@ use hyper_util::rt::TokioIo;
 use tokio::sync::watch;
 use tokio::task::{AbortHandle, JoinSet};
 
-use super::{SharedClock, stopped};
 use super::listener::Listener;
 use super::reply::Reply;
 use super::socket::{Activity, InRequest, Socket, Stream};
+use super::{SharedClock, stopped};
 
 /// The largest request head. hyper answers 431 to a larger one, and 400 to what is not HTTP.
 const MAX_HEAD: usize = 8 * 1024;
@@ -54,12 +54,7 @@ pub(crate) async fn serve<H: Handler>(
     while accepting.join_next().await.is_some() {}
 }
 
-async fn accept<H: Handler>(
-    listener: Listener,
-    handler: H,
-    table: Arc<Table>,
-    mut shutdown: watch::Receiver<bool>,
-) {
+async fn accept<H: Handler>(listener: Listener, handler: H, table: Arc<Table>, mut shutdown: watch::Receiver<bool>) {
     let mut connections = JoinSet::new();
     let stop = shutdown.clone();
     loop {
