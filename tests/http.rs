@@ -525,3 +525,15 @@ async fn requests_in_a_row_on_one_connection_are_answered_in_order() {
         assert_eq!(read_answer(&mut stream, false).await.unwrap().status, 404);
     }
 }
+
+#[tokio::test]
+async fn localhost_is_both_loopback_addresses_on_one_port_where_there_are_both() {
+    let server = Server::with(vec![board("web")], &"localhost:0".parse().unwrap()).await;
+    assert_eq!(server.get("/v1/leader").await.status, 200);
+    // A machine without IPv6 has nothing to bind here either; the server started all the same.
+    if tokio::net::TcpListener::bind("[::1]:0").await.is_ok() {
+        let mut stream = tokio::net::TcpStream::connect(("::1", server.port)).await.expect("IPv6 is served");
+        send(&mut stream, "/v1/leader").await;
+        assert_eq!(read_answer(&mut stream, false).await.unwrap().status, 200);
+    }
+}
