@@ -2,7 +2,11 @@
 //!
 //! The rooms, from the inside out; an inner room never imports an outer one. docs/design.md is the contract.
 
+pub mod cli;
 pub mod devapi;
 pub mod election;
+pub mod kubernetes;
 pub mod report;
+pub mod sidecar;
+pub mod state;
 pub mod time;

@@ -1,0 +1,43 @@
+# The ways to build and try leasehold; `make` lists them.
+
+# The folder of what is built once: the control plane, cargo-deny.
+export LEASEHOLD_CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/leasehold
+
+# Built with `cargo install`: a cache of one version.
+cargo_deny_version := 0.20.2
+cargo_deny := $(LEASEHOLD_CACHE)/cargo-deny-$(cargo_deny_version)/bin/cargo-deny
+
+# Runs a command, and says what it is and how long it took.
+define stage
+	@printf '\n==> %s\n' '$(1)' >&2; began=$$(date +%s); \
+	$(2) || { printf '==> failed: %s\n' '$(1)' >&2; exit 1; }; \
+	printf '==> %s s: %s\n' "$$(($$(date +%s) - began))" '$(1)' >&2
+endef
+
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help: ## This list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: test
+test: tools ## All tests, on a real API server (the first time builds it: 4 minutes)
+	$(call stage,build leasehold and its tests,cargo test --locked --no-run)
+	$(call stage,run the tests,cargo test --locked)
+
+.PHONY: check
+check: $(cargo_deny) ## Formatting, clippy, and what the dependencies may be
+	$(call stage,formatting,cargo fmt --check)
+	$(call stage,clippy,cargo clippy --locked --all-targets -- -D warnings)
+	$(call stage,licences and sources of the dependencies,$(cargo_deny) --locked check licenses bans sources)
+
+.PHONY: tools
+tools: ## The programs that the tests need: etcd, kube-apiserver, kubectl, client-go's elector
+	$(call stage,the programs that the tests run,tests/control-plane/tools.sh etcd kube-apiserver kubectl clientgo >/dev/null)
+
+.PHONY: tools-path
+tools-path: ## The folder that holds etcd, kube-apiserver and kubectl (with make -s: only that)
+	@tests/control-plane/tools.sh
+
+$(cargo_deny):
+	$(call stage,build cargo-deny $(cargo_deny_version) (usually 3 min on two cores, once),cargo install cargo-deny --version $(cargo_deny_version) --locked --root $(LEASEHOLD_CACHE)/cargo-deny-$(cargo_deny_version))

@@ -1,0 +1,310 @@
+//! `leasehold run`: the sidecar.
+//!
+//! The whole configuration is judged before anything is opened; a bad one ends with exit 64 and a sentence per fault.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use super::log::Level;
+use super::{EX_USAGE, duration};
+use crate::election::Config;
+use crate::kubernetes::Source;
+use crate::report::http::Address;
+use crate::report::probe::ReadyWhen;
+use crate::sidecar::{self, OnSigterm, Settings};
+
+#[derive(Debug, clap::Args)]
+#[command(
+    disable_help_flag = true,
+    after_help = "Each flag is an environment variable too: LEASEHOLD_ and its name, as LEASEHOLD_RENEW_DEADLINE=12s."
+)]
+pub struct Args {
+    /// Name of a Lease; repeat for more: unqualified routes and status.* speak of the first
+    #[arg(
+        long,
+        value_name = "NAME",
+        alias = "election",
+        env = "LEASEHOLD_LEASE",
+        value_delimiter = ',',
+        hide_env = true,
+        help_heading = "Lease"
+    )]
+    lease: Vec<String>,
+    /// Its namespace [default: POD_NAMESPACE, else the service account's]
+    #[arg(
+        short,
+        long,
+        value_name = "NS",
+        alias = "election-namespace",
+        env = "LEASEHOLD_NAMESPACE",
+        hide_env = true,
+        help_heading = "Lease"
+    )]
+    namespace: Option<String>,
+    /// This pod [default: POD_NAME, else the host's name]
+    #[arg(long, value_name = "NAME", env = "LEASEHOLD_POD_NAME", hide_env = true, help_heading = "Lease")]
+    pod_name: Option<String>,
+    /// Holder identity, before a random part [default: the pod's name]
+    #[arg(long, value_name = "ID", alias = "id", env = "LEASEHOLD_IDENTITY", hide_env = true, help_heading = "Lease")]
+    identity: Option<String>,
+    /// Take an empty holder without proof that the last one stopped
+    #[arg(long, env = "LEASEHOLD_TRUST_UNHELD", hide_env = true, help_heading = "Lease")]
+    trust_unheld: bool,
+    /// How many pods contend, if known: sizes the jitter
+    #[arg(long, value_name = "N", env = "LEASEHOLD_REPLICAS", hide_env = true, help_heading = "Lease")]
+    replicas: Option<u32>,
+
+    /// How long others wait without a renewal before they take; whole seconds [default: 15s]
+    #[arg(long, value_name = "TIME", alias = "ttl", env = "LEASEHOLD_LEASE_DURATION", value_parser = duration, hide_env = true, help_heading = "Times")]
+    lease_duration: Option<Duration>,
+    /// How long a leader without a renewal may say so [default: 4/5 of the lease duration]
+    #[arg(long, value_name = "TIME", env = "LEASEHOLD_RENEW_DEADLINE", value_parser = duration, hide_env = true, help_heading = "Times")]
+    renew_deadline: Option<Duration>,
+    /// From one renewal to the next [default: 1/5 of the lease duration, at least 1s]
+    #[arg(long, value_name = "TIME", env = "LEASEHOLD_RENEW_INTERVAL", value_parser = duration, hide_env = true, help_heading = "Times")]
+    renew_interval: Option<Duration>,
+    /// Pause after a failed attempt [default: 1/15, at most 1s]; client-go means the renew interval by it
+    #[arg(long, value_name = "TIME", env = "LEASEHOLD_RETRY_PERIOD", value_parser = duration, hide_env = true, help_heading = "Times")]
+    retry_period: Option<Duration>,
+    /// The most that one answer promises
+    #[arg(long, value_name = "TIME", default_value = "1s", env = "LEASEHOLD_ANSWER_TTL", value_parser = duration, hide_env = true, help_heading = "Times")]
+    answer_ttl: Duration,
+
+    /// Where the app asks: ADDRESS:PORT or unix:PATH; repeatable [default: localhost:4040, IPv4 and IPv6]
+    #[arg(
+        long,
+        value_name = "ADDR",
+        alias = "http",
+        env = "LEASEHOLD_LISTEN",
+        value_delimiter = ',',
+        hide_env = true,
+        help_heading = "Answers"
+    )]
+    listen: Vec<Address>,
+    /// A Host header to accept beside localhost; repeatable
+    #[arg(
+        long,
+        value_name = "HOST",
+        env = "LEASEHOLD_ALLOWED_HOST",
+        value_delimiter = ',',
+        hide_env = true,
+        help_heading = "Answers"
+    )]
+    allowed_host: Vec<String>,
+    /// Where the kubelet and Prometheus ask (/livez, /readyz, /metrics), or off
+    #[arg(
+        long,
+        value_name = "ADDR",
+        default_value = "[::]:4041",
+        env = "LEASEHOLD_PROBE_LISTEN",
+        hide_env = true,
+        help_heading = "Answers"
+    )]
+    probe_listen: String,
+    /// Files for the app (status.json, status.env), or off
+    #[arg(
+        long,
+        value_name = "DIR",
+        default_value = "/run/leasehold",
+        env = "LEASEHOLD_REPORT_DIR",
+        hide_env = true,
+        help_heading = "Answers"
+    )]
+    report_dir: PathBuf,
+    /// Ready once each lease was seen, or once listeners are open
+    #[arg(long, value_enum, default_value_t = ReadyWhen::Observed, env = "LEASEHOLD_READY_WHEN", hide_env = true, help_heading = "Answers")]
+    ready_when: ReadyWhen,
+
+    /// Use this kubeconfig [default: the pod's service account, else kubectl's]
+    #[arg(long, value_name = "FILE", env = "LEASEHOLD_KUBECONFIG", hide_env = true, help_heading = "Process")]
+    kubeconfig: Option<PathBuf>,
+    /// A context of it
+    #[arg(long, value_name = "NAME", env = "LEASEHOLD_CONTEXT", hide_env = true, help_heading = "Process")]
+    context: Option<String>,
+    /// Private memory across restarts of this container, or off
+    #[arg(
+        long,
+        value_name = "DIR",
+        default_value = "/var/lib/leasehold",
+        env = "LEASEHOLD_STATE_DIR",
+        hide_env = true,
+        help_heading = "Process"
+    )]
+    state_dir: PathBuf,
+    /// At SIGTERM wait promises out, or release at once: the app has ended
+    #[arg(long, value_enum, default_value_t = OnSigterm::Auto, env = "LEASEHOLD_ON_SIGTERM", hide_env = true, help_heading = "Process")]
+    on_sigterm: OnSigterm,
+    /// End when the process that started this one ends
+    #[arg(long, hide = true)]
+    end_with_parent: bool,
+    /// Log level; LEASEHOLD_LOG sets it by target
+    #[arg(long, value_enum, default_value_t = Level::Info, env = "LEASEHOLD_LOG_LEVEL", hide_env = true, help_heading = "Process")]
+    log_level: Level,
+    /// Print this
+    // The short form under both names: the long one does not fit a screen.
+    #[arg(short, long, action = clap::ArgAction::HelpShort, help_heading = "Process")]
+    help: Option<bool>,
+}
+
+pub fn main(args: Args) -> ExitCode {
+    let level = args.log_level;
+    if args.end_with_parent {
+        let parent = rustix::process::getppid();
+        // Where the kernel cannot, the parent still ends this process in order.
+        let _ = rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::TERM));
+        if rustix::process::getppid() != parent {
+            return ExitCode::SUCCESS;
+        }
+    }
+    let settings = match args.settings(|name| std::env::var(name).ok()) {
+        Ok(settings) => settings,
+        Err(faults) => return refuse(&faults),
+    };
+    if let Err(fault) = super::log::init(level) {
+        return refuse(&[fault]);
+    }
+    match super::runtime().block_on(sidecar::run(settings)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("leasehold: {error}");
+            ExitCode::from(error.exit_code())
+        }
+    }
+}
+
+fn refuse(faults: &[String]) -> ExitCode {
+    for fault in faults {
+        eprintln!("leasehold: {fault}");
+    }
+    ExitCode::from(EX_USAGE)
+}
+
+impl Args {
+    /// Judges the whole, with what the environment adds; all faults at once.
+    fn settings(self, env: impl Fn(&str) -> Option<String>) -> Result<Settings, Vec<String>> {
+        let mut faults = Vec::new();
+        let set = |name: &str| env(name).filter(|value| !value.is_empty());
+        let leases = if self.lease.is_empty() { set("ELECTOR_ELECTION").into_iter().collect() } else { self.lease };
+        if leases.is_empty() {
+            faults.push("no lease to contend for: give --lease NAME".into());
+        }
+        for (index, lease) in leases.iter().enumerate() {
+            if let Err(fault) = dns_subdomain(lease) {
+                faults.push(format!("the lease name {lease:?} is no name for a Lease: {fault}"));
+            }
+            if leases[..index].contains(lease) {
+                faults.push(format!("the lease {lease:?} is given twice"));
+            }
+            if lease == "status" && index > 0 {
+                faults.push("a lease named \"status\" must be the first: status.json speaks of the first lease".into());
+            }
+        }
+        let namespace = self.namespace.or_else(|| set("ELECTOR_ELECTION_NAMESPACE")).or_else(|| set("POD_NAMESPACE"));
+        if let Some(Err(fault)) = namespace.as_deref().map(dns_label) {
+            faults.push(format!("the namespace {namespace:?} is no namespace: {fault}"));
+        }
+        let pod = self.pod_name.or_else(|| set("POD_NAME")).or_else(hostname).unwrap_or_default();
+        if let Err(fault) = dns_subdomain(&pod) {
+            faults.push(format!(
+                "the pod name {pod:?} is no name of a pod: {fault}; set POD_NAME by the downward API, or --pod-name"
+            ));
+        }
+        let identity = self.identity.unwrap_or_else(|| pod.clone());
+        if identity.is_empty() || identity.len() > 200 || !identity.chars().all(|c| c.is_ascii_graphic() && c != '_') {
+            faults.push(format!("the identity {identity:?} must be 1 to 200 printable characters without an underscore: a random part follows one"));
+        }
+        let election = times(Config {
+            identity,
+            answer_ttl: self.answer_ttl,
+            trust_unheld: self.trust_unheld,
+            replicas: self.replicas,
+            lease_duration: self.lease_duration.unwrap_or(Config::default().lease_duration),
+            renew_deadline: self.renew_deadline.unwrap_or_default(),
+            renew_interval: self.renew_interval.unwrap_or_default(),
+            retry_period: self.retry_period.unwrap_or_default(),
+        });
+        faults.extend(election.faults());
+        let mut listen = self.listen;
+        if listen.is_empty()
+            && let Some(address) = set("ELECTOR_HTTP")
+        {
+            match address.parse() {
+                Ok(address) => listen.push(address),
+                Err(fault) => faults.push(format!("ELECTOR_HTTP={address:?} is no address: {fault}")),
+            }
+        }
+        if listen.is_empty() {
+            listen.push(Address::Localhost(4040));
+        }
+        let probe_listen = match self.probe_listen.as_str() {
+            "off" => None,
+            text => match text.parse() {
+                Ok(address) => Some(address),
+                Err(fault) => {
+                    faults.push(format!("--probe-listen {text:?} is no address: {fault}"));
+                    None
+                }
+            },
+        };
+        if !faults.is_empty() {
+            return Err(faults);
+        }
+        let unless_off = |path: PathBuf| Some(path).filter(|path| path.as_os_str() != "off");
+        Ok(Settings {
+            leases,
+            namespace,
+            pod,
+            pod_uid: set("POD_UID"),
+            election,
+            source: Source { kubeconfig: self.kubeconfig, context: self.context },
+            listen,
+            allowed_hosts: self.allowed_host,
+            probe_listen,
+            report_dir: unless_off(self.report_dir),
+            state_dir: unless_off(self.state_dir),
+            on_sigterm: self.on_sigterm,
+            ready_when: self.ready_when,
+        })
+    }
+}
+
+/// Times that were not given follow the lease duration in the proportions of the defaults (15, 12, 3, 1 s).
+fn times(mut config: Config) -> Config {
+    let duration = config.lease_duration;
+    let or = |given: Duration, derived: Duration| if given.is_zero() { derived } else { given };
+    config.renew_deadline = or(config.renew_deadline, duration * 4 / 5);
+    config.renew_interval = or(config.renew_interval, (duration / 5).max(Duration::from_secs(1)));
+    config.retry_period =
+        or(config.retry_period, (duration / 15).clamp(Duration::from_millis(100), Duration::from_secs(1)));
+    config
+}
+
+fn hostname() -> Option<String> {
+    Some(rustix::system::uname().nodename().to_str().ok()?.to_ascii_lowercase())
+}
+
+/// RFC 1123, as Kubernetes checks the names of Leases and pods.
+fn dns_subdomain(name: &str) -> Result<(), String> {
+    if name.is_empty() || name.len() > 253 {
+        return Err("it must have 1 to 253 characters".into());
+    }
+    name.split('.').try_for_each(dns_part)
+}
+
+fn dns_label(name: &str) -> Result<(), String> {
+    if name.is_empty() || name.len() > 63 {
+        return Err("it must have 1 to 63 characters".into());
+    }
+    dns_part(name)
+}
+
+fn dns_part(part: &str) -> Result<(), String> {
+    let edge = |c: Option<char>| c.is_some_and(|c| c.is_ascii_lowercase() || c.is_ascii_digit());
+    let inner = part.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-');
+    if inner && edge(part.chars().next()) && edge(part.chars().last()) {
+        Ok(())
+    } else {
+        Err("lower-case letters, digits and '-' between them, in parts joined by '.'".into())
+    }
+}

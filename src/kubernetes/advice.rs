@@ -1,0 +1,57 @@
+//! What a person is told when the API server does not do what was asked: what happened, and what to do.
+
+use super::{Api, Failure};
+
+/// One text for a failure, the same for the same cause, so that a log can tell news from repetition.
+pub fn advice(failure: &Failure, api: &Api) -> String {
+    let (namespace, name) = (&api.namespace, &api.name);
+    match failure {
+        Failure::Status { code: 401, .. } => {
+            "the API server does not accept the credentials (401): is the service account token mounted and in date, and of this cluster?".into()
+        }
+        Failure::Status { code: 403, message, .. } if message.contains("being terminated") => {
+            format!("the namespace {namespace} is being deleted (403), so the Lease cannot be created in it")
+        }
+        Failure::Status { code: 403, message, .. } => {
+            format!("the API server forbids it (403: {message}); this Role is needed, bound to this pod's service account:\n{}", role(namespace, name))
+        }
+        Failure::Status { code: 404, .. } => {
+            format!("the API server has no namespace {namespace}, or no coordination.k8s.io/v1 (404): check --namespace")
+        }
+        Failure::Status { code: 422, message, .. } => format!("the API server finds the Lease invalid (422): {message}"),
+        Failure::Status { code: 429, .. } => {
+            "the API server is overloaded and asks to wait (429): see its priority and fairness settings".into()
+        }
+        Failure::Status { code, message, .. } if *code >= 500 => {
+            format!("the API server fails ({code}): {message}")
+        }
+        Failure::Status { code, reason, message, .. } => format!("the API server refuses ({code} {reason}): {message}"),
+        Failure::Connect(error) if error.contains("NotValidForName") || error.contains("not valid for name") => {
+            format!("the API server's certificate is for another name: set tls-server-name in the kubeconfig, or use an address that the certificate holds ({error})")
+        }
+        Failure::Connect(error) if error.contains("UnknownIssuer") => {
+            format!("the API server's certificate is signed by an authority that is not trusted: check certificate-authority in the kubeconfig ({error})")
+        }
+        Failure::Connect(error) => format!("the API server cannot be reached: {error}"),
+        Failure::Timeout(after) => format!("the API server gave no answer within {after:?}"),
+        Failure::Broken(error) => format!("the connection to the API server broke: {error}"),
+        Failure::NotUnderstood(what) => format!("the answer is no {what}: does the address lead to an API server?"),
+        Failure::Credentials(error) => format!("the credentials for the API server cannot be used: {error}"),
+    }
+}
+
+/// All the permissions there are: `create` is used by PUT, so that `resourceNames` covers it.
+pub fn role(namespace: &str, name: &str) -> String {
+    format!(
+        "apiVersion: rbac.authorization.k8s.io/v1
+kind: Role
+metadata:
+  name: leasehold-{name}
+  namespace: {namespace}
+rules:
+- apiGroups: [coordination.k8s.io]
+  resources: [leases]
+  resourceNames: [{name}]
+  verbs: [get, list, watch, create, update]"
+    )
+}

@@ -1,0 +1,308 @@
+//! The connection to the API server: kube's configuration and authentication over a transport of our own.
+//!
+//! One HTTP/2 connection carries the watch and the writes, so that a standby takes over without a TLS handshake (the
+//! API server closes idle connections after 90 s; the watch keeps this one). Every request has a time-out. After one
+//! that got no answer the connection is given up: requests that follow open another, and the old one ends with the
+//! watch that may still run on it. There is no retry layer: the election decides what is tried again, and when.
+
+use std::path::PathBuf;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::{Bytes, Incoming};
+use hyper::{Request, Response, StatusCode, header};
+use hyper_rustls::{FixedServerNameResolver, HttpsConnectorBuilder};
+use hyper_util::client::legacy::{Client, connect::HttpConnector};
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use kube::client::ConfigExt;
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use tower::util::BoxCloneSyncService;
+use tower::{Layer, Service, ServiceExt};
+
+/// The most that one answer may hold: above what etcd stores in an object.
+const LARGEST_ANSWER: usize = 4 << 20;
+/// A peer that acknowledges nothing for so long is gone.
+const TCP_SILENCE: Duration = Duration::from_secs(8);
+
+type Body = Full<Bytes>;
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
+type Stack = BoxCloneSyncService<Request<Body>, Response<Incoming>, BoxError>;
+
+/// Where the API server is and who asks.
+#[derive(Clone, Debug, Default)]
+pub struct Source {
+    /// `--kubeconfig`: this file, and no other.
+    pub kubeconfig: Option<PathBuf>,
+    /// `--context` in it.
+    pub context: Option<String>,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    #[error("cannot read the kubeconfig {path}: {source}")]
+    Kubeconfig { path: String, source: kube::config::KubeconfigError },
+    #[error(
+        "no way to the API server: this is not a pod with a service account ({incluster}), and no kubeconfig was found ({kubeconfig}); give --kubeconfig FILE, or mount a service account token"
+    )]
+    None { incluster: kube::config::InClusterError, kubeconfig: kube::config::KubeconfigError },
+    #[error(
+        "the configuration asks for a proxy ({0}), which is not supported: set proxy-url to nothing, or unset HTTPS_PROXY"
+    )]
+    Proxy(String),
+    #[error("the credentials cannot be used: {0}")]
+    Credentials(#[source] kube::Error),
+    #[error("the TLS server name {0:?} is no host name")]
+    ServerName(String),
+}
+
+impl Source {
+    /// In a pod its service account, unless a kubeconfig is named; elsewhere the kubeconfig that kubectl would use.
+    pub async fn load(&self) -> Result<kube::Config, ConfigError> {
+        let options = KubeConfigOptions { context: self.context.clone(), ..Default::default() };
+        let config = if let Some(path) = &self.kubeconfig {
+            let fault = |source| ConfigError::Kubeconfig { path: path.display().to_string(), source };
+            let file = Kubeconfig::read_from(path).map_err(fault)?;
+            kube::Config::from_custom_kubeconfig(file, &options).await.map_err(fault)?
+        } else {
+            match kube::Config::incluster() {
+                Ok(config) => config,
+                Err(incluster) => kube::Config::from_kubeconfig(&options)
+                    .await
+                    .map_err(|kubeconfig| ConfigError::None { incluster, kubeconfig })?,
+            }
+        };
+        match &config.proxy_url {
+            Some(proxy) => Err(ConfigError::Proxy(proxy.host().unwrap_or("?").to_owned())),
+            None => Ok(config),
+        }
+    }
+}
+
+/// Why a request brought no usable answer.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Failure {
+    #[error("no answer within {0:?}")]
+    Timeout(Duration),
+    #[error("cannot connect: {0}")]
+    Connect(String),
+    #[error("the connection broke: {0}")]
+    Broken(String),
+    #[error("{code} {reason}: {message}")]
+    Status {
+        code: u16,
+        reason: String,
+        message: String,
+        retry_after: Option<Duration>,
+        /// `details.causes[].field`
+        fields: Vec<String>,
+    },
+    #[error("the answer is no {0}: is that an API server?")]
+    NotUnderstood(&'static str),
+    #[error("the credentials cannot be read: {0}")]
+    Credentials(String),
+}
+
+impl Failure {
+    /// A word for metrics.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Failure::Timeout(_) => "timeout",
+            Failure::Connect(_) => "connect",
+            Failure::Broken(_) => "broken",
+            Failure::NotUnderstood(_) => "not_understood",
+            Failure::Credentials(_) => "credentials",
+            Failure::Status { code, .. } => match code {
+                401 => "unauthorized",
+                403 => "forbidden",
+                404 => "not_found",
+                409 => "conflict",
+                410 => "gone",
+                422 => "invalid",
+                429 => "too_many_requests",
+                500..=599 => "server_error",
+                _ => "refused",
+            },
+        }
+    }
+}
+
+/// Told after each request: the verb and the status code, or `error`.
+pub type OnRequest = Box<dyn Fn(&'static str, &str) + Send + Sync>;
+
+pub struct Connection {
+    source: Source,
+    stack: Mutex<Stack>,
+    on_request: OnRequest,
+}
+
+impl Connection {
+    pub fn new(source: Source, config: &kube::Config, on_request: OnRequest) -> Result<Self, ConfigError> {
+        Ok(Connection { source, stack: Mutex::new(stack(config)?), on_request })
+    }
+
+    /// Sends a request and reads the JSON of its answer, all within `timeout`. A 401 is answered by reading the
+    /// credentials again, once: a token may have been rotated.
+    pub async fn json(
+        &self,
+        verb: &'static str,
+        request: Request<Body>,
+        timeout: Duration,
+    ) -> Result<serde_json::Value, Failure> {
+        let result = match tokio::time::timeout(timeout, self.exchange(verb, request)).await {
+            Ok(result) => result,
+            Err(_) => {
+                (self.on_request)(verb, "timeout");
+                Err(Failure::Timeout(timeout))
+            }
+        };
+        if matches!(result, Err(Failure::Timeout(_) | Failure::Broken(_))) {
+            self.reconnect().await;
+        }
+        result
+    }
+
+    /// Opens a stream: the answer's head within `timeout`, the body as it comes.
+    pub async fn stream(
+        &self,
+        verb: &'static str,
+        request: Request<Body>,
+        timeout: Duration,
+    ) -> Result<Incoming, Failure> {
+        match tokio::time::timeout(timeout, self.answer(verb, request)).await {
+            Ok(result) => result.map(Response::into_body),
+            Err(_) => {
+                (self.on_request)(verb, "timeout");
+                Err(Failure::Timeout(timeout))
+            }
+        }
+    }
+
+    /// What follows goes over a new connection, with credentials read anew. A configuration that cannot be read just
+    /// now leaves things as they are.
+    pub async fn reconnect(&self) {
+        if let Ok(config) = self.source.load().await
+            && let Ok(fresh) = stack(&config)
+        {
+            *self.stack.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = fresh;
+        }
+    }
+
+    async fn exchange(&self, verb: &'static str, request: Request<Body>) -> Result<serde_json::Value, Failure> {
+        let response = self.answer(verb, request).await?;
+        serde_json::from_slice(&collect(response.into_body()).await?).map_err(|_| Failure::NotUnderstood("JSON"))
+    }
+
+    /// An answer whose status is a success; others become [`Failure::Status`].
+    async fn answer(&self, verb: &'static str, request: Request<Body>) -> Result<Response<Incoming>, Failure> {
+        let again = request.clone();
+        let mut response = self.send(verb, request).await?;
+        if response.status() == StatusCode::UNAUTHORIZED {
+            self.reconnect().await;
+            response = self.send(verb, again).await?;
+        }
+        if response.status().is_success() {
+            return Ok(response);
+        }
+        let code = response.status().as_u16();
+        let retry_after = response
+            .headers()
+            .get(header::RETRY_AFTER)
+            .and_then(|value| value.to_str().ok()?.parse().ok())
+            .map(Duration::from_secs);
+        // A body that cannot be read changes nothing about the status.
+        let body = collect(response.into_body()).await.unwrap_or_default();
+        Err(status_failure(code, retry_after, &body))
+    }
+
+    async fn send(&self, verb: &'static str, request: Request<Body>) -> Result<Response<Incoming>, Failure> {
+        let mut stack = self.stack.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).clone();
+        let result = match stack.ready().await {
+            Ok(ready) => ready.call(request).await,
+            Err(error) => Err(error),
+        };
+        match &result {
+            Ok(response) => (self.on_request)(verb, response.status().as_str()),
+            Err(_) => (self.on_request)(verb, "error"),
+        }
+        result.map_err(|error| transport_failure(&*error))
+    }
+}
+
+async fn collect(body: Incoming) -> Result<Bytes, Failure> {
+    match Limited::new(body, LARGEST_ANSWER).collect().await {
+        Ok(body) => Ok(body.to_bytes()),
+        Err(error) => Err(Failure::Broken(chain(&*error))),
+    }
+}
+
+fn status_failure(code: u16, retry_after: Option<Duration>, body: &[u8]) -> Failure {
+    let status: serde_json::Value = serde_json::from_slice(body).unwrap_or_default();
+    let text = |key: &str| status[key].as_str().unwrap_or_default().chars().take(400).collect::<String>();
+    let fields = status["details"]["causes"]
+        .as_array()
+        .map(|causes| causes.iter().filter_map(|cause| Some(cause["field"].as_str()?.to_owned())).collect())
+        .unwrap_or_default();
+    Failure::Status { code, reason: text("reason"), message: text("message"), retry_after, fields }
+}
+
+fn transport_failure(error: &(dyn std::error::Error + 'static)) -> Failure {
+    match error.downcast_ref::<hyper_util::client::legacy::Error>() {
+        Some(client) if client.is_connect() => Failure::Connect(chain(error)),
+        Some(_) => Failure::Broken(chain(error)),
+        // Ours is the only transport below; what else fails is the reading of credentials.
+        None => Failure::Credentials(chain(error)),
+    }
+}
+
+/// The whole of an error, from what was attempted to its cause.
+fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        if !text.contains(&cause_text) {
+            text.push_str(": ");
+            text.push_str(&cause_text);
+        }
+        source = cause.source();
+    }
+    text
+}
+
+/// kube's layers for the address, the credentials and the headers, over our transport.
+fn stack(config: &kube::Config) -> Result<Stack, ConfigError> {
+    let mut tcp = HttpConnector::new();
+    tcp.enforce_http(false);
+    tcp.set_nodelay(true);
+    tcp.set_connect_timeout(Some(Duration::from_secs(2)));
+    tcp.set_keepalive(Some(TCP_SILENCE / 2));
+    tcp.set_keepalive_interval(Some(TCP_SILENCE / 4));
+    tcp.set_keepalive_retries(Some(2));
+    tcp.set_tcp_user_timeout(Some(TCP_SILENCE));
+    let mut tls = HttpsConnectorBuilder::new()
+        .with_tls_config(config.rustls_client_config().map_err(ConfigError::Credentials)?)
+        .https_or_http();
+    if let Some(name) = &config.tls_server_name {
+        let name = name.clone().try_into().map_err(|_| ConfigError::ServerName(name.clone()))?;
+        tls = tls.with_server_name_resolver(FixedServerNameResolver::new(name));
+    }
+    let connector = tls.enable_http1().enable_http2().wrap_connector(tcp);
+    let client: Client<_, Body> = Client::builder(TokioExecutor::new())
+        .timer(TokioTimer::new())
+        .pool_timer(TokioTimer::new())
+        .pool_idle_timeout(Duration::from_secs(85))
+        .pool_max_idle_per_host(1)
+        .http2_initial_stream_window_size(1 << 20)
+        .http2_initial_connection_window_size(1 << 20)
+        .http2_keep_alive_interval(TCP_SILENCE)
+        .http2_keep_alive_timeout(TCP_SILENCE)
+        .build(connector);
+    let client = client.map_err(BoxError::from);
+    let headers = config.extra_headers_layer().map_err(ConfigError::Credentials)?;
+    let inner = config.base_uri_layer().layer(headers.layer(client));
+    Ok(match config.auth_layer().map_err(ConfigError::Credentials)? {
+        Some(auth) => BoxCloneSyncService::new(auth.layer(inner)),
+        None => BoxCloneSyncService::new(inner),
+    })
+}

@@ -1,0 +1,163 @@
+//! The API server's side: one Lease, read, watched and written by compare-and-swap.
+//!
+//! [`Api`] is what the loop uses for one lease: it performs the election's [`Write`]s and reads, and [`watch`] feeds
+//! it with what the watch sees. An object is kept as it came, because a write replaces the whole of it.
+
+mod advice;
+pub mod connection;
+mod lease;
+mod watch;
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use http_body_util::Full;
+use hyper::body::Bytes;
+use hyper::{Method, Request, header};
+use serde_json::Value;
+
+pub use advice::advice;
+pub use connection::{ConfigError, Connection, Failure, OnRequest, Source};
+pub use lease::{RELEASED, STEP_DOWN, TOKEN};
+pub use watch::{Watched, watch};
+
+use crate::election::{Kind, Outcome, Record, Write};
+
+/// A base of a write may be a version or two behind what the watch brought meanwhile; such a write would conflict.
+const OBJECTS_KEPT: usize = 3;
+
+/// One Lease on an API server.
+pub struct Api {
+    connection: Arc<Connection>,
+    pub namespace: String,
+    pub name: String,
+    objects: Mutex<Vec<(u64, Value)>>,
+}
+
+/// The Lease, or its absence as of a version.
+pub type Snapshot = (Option<Record>, u64);
+
+impl Api {
+    pub fn new(connection: Arc<Connection>, namespace: String, name: String) -> Self {
+        Api { connection, namespace, name, objects: Mutex::new(Vec::new()) }
+    }
+
+    pub async fn reconnect(&self) {
+        self.connection.reconnect().await;
+    }
+
+    /// Performs a write, and says what is known of its outcome.
+    pub async fn write(&self, write: &Write) -> (Outcome, Option<Failure>) {
+        let base = match &write.base {
+            None => None,
+            Some(base) => match self.object(base.version) {
+                Some(object) => Some(object),
+                // Newer versions have pushed it out: the server would say the same.
+                None => return (Outcome::Conflict, None),
+            },
+        };
+        let object = lease::object_for(write, base.as_ref(), &self.namespace, &self.name);
+        let verb = if write.kind == Kind::Create { "create" } else { "update" };
+        let request = request(Method::PUT, self.path(), Some(&object));
+        match self.connection.json(verb, request, write.timeout).await.and_then(|object| self.keep(object)) {
+            Ok(record) => (Outcome::Committed(record), None),
+            Err(failure) => (self.outcome(write, &failure), Some(failure)),
+        }
+    }
+
+    fn outcome(&self, write: &Write, failure: &Failure) -> Outcome {
+        match failure {
+            Failure::Status { code: 409, .. } => Outcome::Conflict,
+            // A creating PUT that finds the object there is taken for an update without a version.
+            Failure::Status { code: 422, fields, .. }
+                if write.kind == Kind::Create && fields.iter().any(|field| field == "metadata.resourceVersion") =>
+            {
+                Outcome::Conflict
+            }
+            Failure::Status { code: 500..=599, .. }
+            | Failure::Timeout(_)
+            | Failure::Broken(_)
+            | Failure::NotUnderstood(_) => Outcome::Unknown,
+            // Nothing was sent.
+            Failure::Connect(_) | Failure::Credentials(_) => {
+                Outcome::Refused { advice: advice(failure, self), retry_after: None }
+            }
+            Failure::Status { retry_after, .. } => {
+                Outcome::Refused { advice: advice(failure, self), retry_after: *retry_after }
+            }
+        }
+    }
+
+    /// Reads the Lease consistently. Its absence has a version only in a list.
+    pub async fn read(&self, timeout: Duration) -> Result<Snapshot, Failure> {
+        match self.connection.json("get", request(Method::GET, self.path(), None), timeout).await {
+            Ok(object) => {
+                let record = self.keep(object)?;
+                let version = record.version;
+                Ok((Some(record), version))
+            }
+            Err(Failure::Status { code: 404, .. }) => self.list(timeout).await.map(|(snapshot, _)| snapshot),
+            Err(failure) => Err(failure),
+        }
+    }
+
+    /// The Lease as a list shows it, and the version to watch from.
+    async fn list(&self, timeout: Duration) -> Result<(Snapshot, u64), Failure> {
+        let uri = format!("{}?fieldSelector=metadata.name%3D{}", self.collection(), self.name);
+        let mut list = self.connection.json("list", request(Method::GET, uri, None), timeout).await?;
+        let version = lease::version_of(&list).map_err(|_| Failure::NotUnderstood("list of Leases"))?;
+        let item = list["items"].as_array_mut().and_then(Vec::pop);
+        match item {
+            Some(mut object) => {
+                // Items of a list say neither.
+                object["apiVersion"] = "coordination.k8s.io/v1".into();
+                object["kind"] = "Lease".into();
+                let record = self.keep(object)?;
+                let own = record.version;
+                Ok(((Some(record), own), version))
+            }
+            None => Ok(((None, version), version)),
+        }
+    }
+
+    /// Remembers an object as the base of writes to come.
+    fn keep(&self, object: Value) -> Result<Record, Failure> {
+        let record = lease::record_of(&object).map_err(|_| Failure::NotUnderstood("Lease"))?;
+        let mut objects = self.objects.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        objects.retain(|(version, _)| *version != record.version);
+        if objects.len() == OBJECTS_KEPT {
+            objects.remove(0);
+        }
+        objects.push((record.version, object));
+        Ok(record)
+    }
+
+    fn object(&self, version: u64) -> Option<Value> {
+        let objects = self.objects.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        objects.iter().find(|(known, _)| *known == version).map(|(_, object)| object.clone())
+    }
+
+    fn collection(&self) -> String {
+        format!("/apis/coordination.k8s.io/v1/namespaces/{}/leases", self.namespace)
+    }
+
+    fn path(&self) -> String {
+        format!("{}/{}", self.collection(), self.name)
+    }
+}
+
+fn request(method: Method, uri: String, body: Option<&Value>) -> Request<Full<Bytes>> {
+    let bytes = body.map(|body| Bytes::from(body.to_string())).unwrap_or_default();
+    let mut request = Request::new(Full::new(bytes));
+    *request.method_mut() = method;
+    // The parts are a DNS label, a DNS subdomain and numbers, all validated.
+    *request.uri_mut() = uri.parse().unwrap_or_default();
+    let headers = request.headers_mut();
+    headers.insert(header::ACCEPT, header::HeaderValue::from_static("application/json"));
+    headers
+        .insert(header::USER_AGENT, header::HeaderValue::from_static(concat!("leasehold/", env!("CARGO_PKG_VERSION"))));
+    if body.is_some() {
+        headers.insert(header::CONTENT_TYPE, header::HeaderValue::from_static("application/json"));
+    }
+    request
+}

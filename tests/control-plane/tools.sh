@@ -1,0 +1,140 @@
+#!/usr/bin/env bash
+# The programs that the tests run beside leasehold: a real etcd, kube-apiserver and kubectl,
+# and client-go's elector, built from the Go modules in this folder and in ../clientgo.
+#
+#   tools.sh [NAME...]    build what is missing; print the folder that holds the programs
+#
+# Without names: etcd kube-apiserver kubectl. Others, by name: kubelet, kube-controller-manager,
+# kube-scheduler, clientgo. Only the folder goes to stdout (one line for the control plane, one
+# for clientgo when it is asked for); progress goes to stderr.
+#
+# Found in this order: KUBEBUILDER_ASSETS when it is set (the first three), the cache, a build.
+# The cache is ${LEASEHOLD_CACHE:-${XDG_CACHE_HOME:-~/.cache}/leasehold}; its tools/<key> changes
+# with the modules, their sums, the flags and Go itself.
+set -euo pipefail
+
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+cache=${LEASEHOLD_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/leasehold}
+kubernetes_version=v1.36.3
+# Must be able to build what the go.mod files ask for.
+go_at_least=1.26
+
+say() { printf 'tools: %s\n' "$*" >&2; }
+die() { say "$*"; exit 1; }
+
+# --- Go ---------------------------------------------------------------------------------------
+
+version_of() { GOTOOLCHAIN=local "$1" env GOVERSION 2>/dev/null | sed 's/^go//; s/[^0-9.].*//'; }
+
+new_enough() { [ -n "$1" ] && [ "$(printf '%s\n' "$go_at_least" "$1" | sort -V | head -n 1)" = "$go_at_least" ]; }
+
+# Sets `go`: the machine's own when it is new enough, else the one that go-requirements.txt pins.
+find_go() {
+    if command -v go >/dev/null && new_enough "$(version_of go)"; then
+        go=go
+        return
+    fi
+    local pinned=$here/go-requirements.txt
+    local root=$cache/go/$(sha256sum "$pinned" | cut -c1-12)
+    go=$root/go/bin/go
+    [ ! -x "$go" ] || return 0
+    local python
+    python=$(command -v python3 || command -v python) \
+        || die "no go >= $go_at_least, and no python3 to install one with: install either"
+    say "no go >= $go_at_least here: installing the pinned one (70 MB)"
+    mkdir -p "$cache/go"
+    (
+        flock 9
+        [ -d "$root" ] && exit 0
+        rm -rf "$root.aside"
+        PIP_ROOT_USER_ACTION=ignore "$python" -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes \
+            --target "$root.aside" -r "$pinned" >&2
+        mv "$root.aside" "$root"
+    ) 9>"$root.lock"
+    [ -x "$go" ] || die "the pinned Go package did not bring $go"
+}
+
+# --- What is built from what -----------------------------------------------------------------
+
+# Sets module, package and usually for a tool's name.
+recipe() {
+    case $1 in
+        etcd) module=$here/etcd package=go.etcd.io/etcd/server/v3 usually='20 s' ;;
+        kube-apiserver) module=$here/kubernetes package=k8s.io/kubernetes/cmd/$1 usually='3 min' ;;
+        kubectl | kubelet | kube-controller-manager | kube-scheduler)
+            module=$here/kubernetes package=k8s.io/kubernetes/cmd/$1 usually='1 min' ;;
+        clientgo) module=$here/../clientgo package=. usually='30 s, 10 s after kubectl' ;;
+        *) die "no tool is called $1: see the head of $0" ;;
+    esac
+}
+
+version_package=k8s.io/component-base/version
+ldflags="-s -w -X $version_package.gitVersion=$kubernetes_version -X $version_package.gitMajor=1 -X $version_package.gitMinor=36"
+
+# The cache folder for files whose contents are given: KIND FILE...
+folder_for() {
+    local kind=$1
+    shift
+    local key
+    key=$({ cat "$@"; echo "$kind $ldflags $("$go" env GOVERSION GOOS GOARCH)"; } | sha256sum | cut -c1-12)
+    echo "$cache/tools/$key"
+}
+
+# --- Building --------------------------------------------------------------------------------
+
+# Builds into the folder those of the named tools that it has not: FOLDER NAME...
+ensure() {
+    local folder=$1 name missing=()
+    shift
+    for name; do [ -x "$folder/$name" ] || missing+=("$name"); done
+    [ ${#missing[@]} -gt 0 ] || return 0
+    mkdir -p "$folder"
+    (
+        flock -n 9 || { say "another build is at work in $folder: waiting for it"; flock 9; }
+        for name in "${missing[@]}"; do
+            [ -x "$folder/$name" ] && continue
+            recipe "$name"
+            say "building $name (usually $usually on two cores)"
+            began=$SECONDS
+            # Never a version control stamp: the sources are modules, not this repository.
+            (cd "$module" && CGO_ENABLED=0 "$go" build -trimpath -buildvcs=false \
+                -ldflags "$ldflags" -o "$folder/.$name.aside" "$package") >&2 \
+                || die "$name could not be built"
+            mv "$folder/.$name.aside" "$folder/$name"
+            say "built $name in $((SECONDS - began)) s"
+        done
+    ) 9>"$folder/.lock"
+}
+
+# --- The call --------------------------------------------------------------------------------
+
+[ $# -gt 0 ] || set -- etcd kube-apiserver kubectl
+control_plane=() with_clientgo=
+for name; do
+    recipe "$name"
+    if [ "$name" = clientgo ]; then with_clientgo=yes; else control_plane+=("$name"); fi
+done
+
+if [ ${#control_plane[@]} -gt 0 ] && [ -n "${KUBEBUILDER_ASSETS:-}" ]; then
+    for name in "${control_plane[@]}"; do
+        [ -x "$KUBEBUILDER_ASSETS/$name" ] \
+            || die "KUBEBUILDER_ASSETS=$KUBEBUILDER_ASSETS holds no $name: add it, or unset the variable to have it built"
+    done
+    echo "$KUBEBUILDER_ASSETS"
+    control_plane=()
+    [ -n "$with_clientgo" ] || exit 0
+fi
+
+# The tests run on pinned modules and this Go, whatever a workspace or the environment says.
+export GOTOOLCHAIN=local GOWORK=off
+find_go
+if [ ${#control_plane[@]} -gt 0 ]; then
+    folder=$(folder_for control-plane "$here"/{etcd,kubernetes}/go.{mod,sum})
+    ensure "$folder" "${control_plane[@]}"
+    echo "$folder"
+fi
+if [ -n "$with_clientgo" ]; then
+    folder=$(folder_for clientgo "$here"/../clientgo/*.go "$here"/../clientgo/go.{mod,sum})
+    ensure "$folder" clientgo
+    echo "$folder"
+fi
