@@ -25,6 +25,10 @@ test: tools ## All tests, on a real API server (the first time builds it: 4 minu
 	$(call stage,build leasehold and its tests,cargo test --locked --no-run)
 	$(call stage,run the tests,cargo test --locked)
 
+.PHONY: sim
+sim: ## The election under simulated faults: N=100000 runs more schedules, SEED=n one of them with its trace
+	LEASEHOLD_SIM_SEED=$(SEED) LEASEHOLD_SIM_N=$(N) cargo test --locked --test simulation every_invariant_holds -- --nocapture
+
 .PHONY: check
 check: $(cargo_deny) ## Formatting, clippy, and what the dependencies may be
 	$(call stage,formatting,cargo fmt --check)

@@ -347,10 +347,11 @@ impl Sidecar {
             self.metrics.changed(&board.lease, leads, status.reason);
         }
         log_change(&board, &before, &status);
+        let version = status.version;
         board.publish(status, SystemClock.wall());
         self.write_file(lease);
         // A file that could not be written says nothing that was not promised: it ends by itself.
-        (!leads).then(|| Input::Withdrawn { promised_until: board.promised_until() })
+        (!leads).then(|| Input::Withdrawn { version, promised_until: board.promised_until() })
     }
 
     /// Refreshes the files of leaders each quarter of the answer TTL, and says when the next one is due.
