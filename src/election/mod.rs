@@ -521,7 +521,9 @@ impl Election {
         }
         self.read_at = None;
         // A newer version than their base: an attempt that did not write this one never will (compare-and-swap).
-        self.unresolved.retain(|other| other.base_version >= version);
+        // A creation may, as long as there is nothing.
+        let absent = self.seen.record().is_none();
+        self.unresolved.retain(|other| other.base_version >= version || absent && other.kind == Kind::Create);
         match attempt {
             Some(attempt) if news != News::RolledBack => self.own_write_seen(now, attempt),
             // The conflict that an edit of labels or annotations made is over.

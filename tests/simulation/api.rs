@@ -27,8 +27,15 @@ pub struct Object {
     pub spec_by: By,
     pub spec_since: Time,
     pub created: (By, Time),
-    /// A leasehold process released it, and whatever was edited since left the proof whole.
-    pub released: bool,
+    /// The proof of the newest release by a leasehold process, while only people wrote since.
+    release: Option<Timestamp>,
+}
+
+impl Object {
+    /// A leasehold process released it, and whatever people edited since left the proof whole.
+    pub fn is_released(&self) -> bool {
+        self.record.is_proved_release() && self.record.released == self.release
+    }
 }
 
 /// 409.
@@ -145,7 +152,7 @@ impl Api {
             spec_by: By::Hand,
             spec_since: at,
             created: (By::Hand, at),
-            released: false,
+            release: None,
         });
         true
     }
@@ -160,17 +167,17 @@ impl Api {
             By::Hand if record.spec.holder.is_some() => self.first_written(&record),
             _ => at,
         };
-        let proof_stands = self
-            .object
-            .as_ref()
-            .is_some_and(|old| old.released && record.is_proved_release() && old.record.released == record.released);
-        let released = proof_stands || matches!(by, By::Pod { kind: Kind::Release, .. });
+        let release = match by {
+            By::Pod { kind: Kind::Release, .. } => record.spec.renew_time,
+            By::Hand => self.object.as_ref().and_then(|old| old.release),
+            By::Pod { .. } | By::Foreign => None,
+        };
         let (spec_by, spec_since, created) = match &self.object {
             Some(old) if old.record.spec == record.spec => (old.spec_by, old.spec_since, old.created),
             Some(old) => (by, first, old.created),
             None => (by, at, (by, at)),
         };
-        self.object = Some(Object { record: record.clone(), by, spec_by, spec_since, created, released });
+        self.object = Some(Object { record: record.clone(), by, spec_by, spec_since, created, release });
         record
     }
 }

@@ -180,7 +180,7 @@ impl Checks {
         let spec = &base.record.spec;
         let right = match base.spec_by {
             _ if former => Some(Right::OwnFormer),
-            _ if base.released => Some(Right::Released),
+            _ if base.is_released() => Some(Right::Released),
             By::Pod { pod: by, kind: leasehold::election::Kind::Create }
                 if by == pod && sent.since(base.created.1) >= shortened(created_wait) =>
             {
