@@ -342,7 +342,7 @@ impl Sidecar {
     fn publish(&mut self, lease: usize, status: Status) -> Option<Input> {
         let board = Arc::clone(&self.contenders[lease].board);
         let before = board.status();
-        let leads = status.leading.is_some();
+        let (leads, version) = (status.leading.is_some(), status.version);
         if leads != before.leading.is_some() {
             self.metrics.changed(&board.lease, leads, status.reason);
         }
@@ -350,7 +350,7 @@ impl Sidecar {
         board.publish(status, SystemClock.wall());
         self.write_file(lease);
         // A file that could not be written says nothing that was not promised: it ends by itself.
-        (!leads).then(|| Input::Withdrawn { promised_until: board.promised_until() })
+        (!leads).then(|| Input::Withdrawn { version, promised_until: board.promised_until() })
     }
 
     /// Refreshes the files of leaders each quarter of the answer TTL, and says when the next one is due.

@@ -44,29 +44,47 @@ const UNRESOLVED_KEPT: usize = 32;
 #[derive(Clone, Debug)]
 pub enum Input {
     /// The Lease, or its absence as of `version`, seen by the watch or its list.
-    Observed { record: Option<Record>, version: u64, via: Via },
+    Observed {
+        record: Option<Record>,
+        version: u64,
+        via: Via,
+    },
     /// The watch lives, and has nothing to say (a bookmark).
     Heard,
     /// The Lease cannot be listed or watched; `advice` says what to do about it.
-    WatchFailed { advice: String },
+    WatchFailed {
+        advice: String,
+    },
     /// The answer to [`Output::Read`]; `None` when it failed, which decides nothing.
     Read(Option<(Option<Record>, u64)>),
     /// What became of a write.
-    Wrote { attempt: u64, outcome: Outcome },
+    Wrote {
+        attempt: u64,
+        outcome: Outcome,
+    },
     /// Time passed.
     Tick,
     /// The not-leader published with this `Status::version` is now what everybody is told, and the last promise ended
     /// or ends then.
-    Withdrawn { version: u64, promised_until: Moment },
+    Withdrawn {
+        version: u64,
+        promised_until: Moment,
+    },
     /// Whether the app lives; `proved` when its end is a proof that it stopped.
     AppAlive,
-    AppGone { proved: bool },
+    AppGone {
+        proved: bool,
+    },
     /// The app says that it stopped acting on this token.
-    AppStopped { token: u64 },
+    AppStopped {
+        token: u64,
+    },
     /// Hand over.
     StepDown,
     /// End: release, and say [`Output::Done`]. `app_ended`: the operator asserts that the app ended before.
-    Shutdown { app_ended: bool },
+    Shutdown {
+        app_ended: bool,
+    },
 }
 
 /// What became of a write.
@@ -92,7 +110,10 @@ pub enum Output {
     Publish(Status),
     Write(Write),
     /// Read the Lease consistently; `fresh` on a new connection, for the present one may be dead.
-    Read { timeout: Duration, fresh: bool },
+    Read {
+        timeout: Duration,
+        fresh: bool,
+    },
     /// List and watch anew.
     RestartWatch,
     /// Call again at this moment at the latest.
@@ -124,7 +145,9 @@ pub enum Kind {
     /// A Lease that nobody holds.
     Create,
     /// Sets the token; drops the proof of release, a step-down request, and ownerReferences to Pods.
-    Acquire { token: u64 },
+    Acquire {
+        token: u64,
+    },
     Renew,
     /// Sets the proof of release: the renewTime of this very write.
     Release,
@@ -608,7 +631,9 @@ impl Election {
         };
         let still_owed = self.leaving_record_stands();
         match &self.role {
-            Role::Leading(_) if reason == Reason::Lost && self.broken.is(BrokenRule::LeadThroughForeignRecord) => return,
+            Role::Leading(_) if reason == Reason::Lost && self.broken.is(BrokenRule::LeadThroughForeignRecord) => {
+                return;
+            }
             // Holder rule 6: at once.
             Role::Leading(_) | Role::Landed(_) => self.lose(now.boot, reason),
             Role::Leaving(_) if still_owed => {}
@@ -870,11 +895,8 @@ impl Election {
         match verdict {
             Verdict::Absent(_) => {
                 // Unheld, so that a leader whose Lease was just deleted has the time to hear of it (rule 5).
-                let spec = Spec {
-                    duration_seconds: Some(1),
-                    renew_time: Some(self.new_renew_time(now)),
-                    ..Spec::default()
-                };
+                let spec =
+                    Spec { duration_seconds: Some(1), renew_time: Some(self.new_renew_time(now)), ..Spec::default() };
                 Some(self.send(now.boot, Kind::Create, spec))
             }
             Verdict::Free(..) => self.take(now),
@@ -923,7 +945,9 @@ impl Election {
         let (free_at, expired) = match verdict {
             Verdict::Absent(at) => (at, false),
             Verdict::Free(at, right) => (at, matches!(right, Right::Expired | Right::Waited)),
-            Verdict::Unknown | Verdict::HeldUntilDeleted | Verdict::Coordinated | Verdict::TokenUnusable => return None,
+            Verdict::Unknown | Verdict::HeldUntilDeleted | Verdict::Coordinated | Verdict::TokenUnusable => {
+                return None;
+            }
         };
         if self.is_formers_record() {
             return Some(Moment::BOOT);
@@ -1131,9 +1155,10 @@ impl Election {
                 let holder = self.seen.record().and_then(Record::holder).map_or("another", pod_of);
                 (Reason::HeldByOther, format!("{} holds the lease", shortened(holder)))
             }
-            Verdict::Free(_, Right::Created) => {
-                (Reason::Creating, "the Lease was just created; a former leader, if there was one, has the time to hear of it".into())
-            }
+            Verdict::Free(_, Right::Created) => (
+                Reason::Creating,
+                "the Lease was just created; a former leader, if there was one, has the time to hear of it".into(),
+            ),
             Verdict::Free(at, _) if at > now => (Reason::WaitingUnproved, unproved(self.seen.waits_in_a_row())),
             Verdict::Free(..) => (Reason::Acquiring, "the lease is free and is being taken".into()),
             Verdict::HeldUntilDeleted => (
@@ -1142,7 +1167,9 @@ impl Election {
             ),
             Verdict::Coordinated => (
                 Reason::CoordinatedElection,
-                format!("spec.strategy is set, so the control plane elects; remove it to let pods contend (lease duration {duration} s)"),
+                format!(
+                    "spec.strategy is set, so the control plane elects; remove it to let pods contend (lease duration {duration} s)"
+                ),
             ),
             Verdict::TokenUnusable => (Reason::TokenUnusable, token_advice()),
         }

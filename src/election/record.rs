@@ -79,9 +79,7 @@ impl Record {
     /// The next record is a take-over of this one by our rules, which raises token and transitions; client-go raises
     /// the transitions alone.
     pub fn is_taken_over_by(&self, next: &Record) -> bool {
-        self.uid == next.uid
-            && next.token.value() > self.token.value()
-            && next.spec.transitions > self.spec.transitions
+        self.uid == next.uid && next.token.value() > self.token.value() && next.spec.transitions > self.spec.transitions
     }
 
     /// The holder of this record wrote that it stopped: the proof names this very renewTime, so that an old

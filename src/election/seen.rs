@@ -335,9 +335,10 @@ impl Seen {
     pub fn record_is_of_its_time(&self) -> bool {
         self.record.as_ref().is_some_and(|record| {
             record.token.value().unwrap_or(0) >= self.highest_token
-                && self.highest_transitions.as_ref().is_none_or(|(uid, highest)| {
-                    *uid != record.uid || record.spec.transitions >= *highest
-                })
+                && self
+                    .highest_transitions
+                    .as_ref()
+                    .is_none_or(|(uid, highest)| *uid != record.uid || record.spec.transitions >= *highest)
         })
     }
 

@@ -9,7 +9,10 @@ use crate::trace::Time;
 /// Who made a version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum By {
-    Pod { pod: usize, kind: Kind },
+    Pod {
+        pod: usize,
+        kind: Kind,
+    },
     /// A client-go candidate.
     Foreign,
     Hand,
@@ -157,9 +160,10 @@ impl Api {
             By::Hand if record.spec.holder.is_some() => self.first_written(&record),
             _ => at,
         };
-        let proof_stands = self.object.as_ref().is_some_and(|old| {
-            old.released && record.is_proved_release() && old.record.released == record.released
-        });
+        let proof_stands = self
+            .object
+            .as_ref()
+            .is_some_and(|old| old.released && record.is_proved_release() && old.record.released == record.released);
         let released = proof_stands || matches!(by, By::Pod { kind: Kind::Release, .. });
         let (spec_by, spec_since, created) = match &self.object {
             Some(old) if old.record.spec == record.spec => (old.spec_by, old.spec_since, old.created),

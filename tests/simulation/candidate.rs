@@ -91,7 +91,9 @@ pub enum Work {
     Take(Input),
     Answer,
     RefreshFile,
-    WriteFile { withdraws: Option<u64> },
+    WriteFile {
+        withdraws: Option<u64>,
+    },
     /// Look whether the app still lives: with a lock, its absence is held as a proof.
     LookAtApp,
     Relist,
@@ -241,7 +243,10 @@ impl Pod {
         self.up_blocked <= at
             && self.down_blocked <= at
             && self.process.as_ref().is_some_and(|process| {
-                process.paused_until <= at && process.watch_alive && process.steps.is_empty() && process.inbox.is_empty()
+                process.paused_until <= at
+                    && process.watch_alive
+                    && process.steps.is_empty()
+                    && process.inbox.is_empty()
             })
     }
 

@@ -132,7 +132,8 @@ impl Checks {
                     format!("{identity} claims {what} until {until}; the newest committed write of term {token} gives no more than {limit}")
                 });
             }
-            None => self.fail("S2", at, || format!("{identity} claims {what} in term {token}, of which nothing was committed")),
+            None => self
+                .fail("S2", at, || format!("{identity} claims {what} in term {token}, of which nothing was committed")),
         }
     }
 
@@ -147,7 +148,9 @@ impl Checks {
             if let Some((written, duration)) = self.foreign_write
                 && at < written.plus(shortened(duration))
             {
-                self.fail("S3", at, || format!("{identity} leads while a client-go lease written at {written} is valid"));
+                self.fail("S3", at, || {
+                    format!("{identity} leads while a client-go lease written at {written} is valid")
+                });
             }
         }
     }
@@ -194,7 +197,11 @@ impl Checks {
         match right {
             Some(right) => *self.rights.entry(right).or_default() += 1,
             None => self.fail("S3", at, || {
-                format!("{identity} took version {} {} ms after its spec was written, and it was not released", base.record.version, waited.as_millis())
+                format!(
+                    "{identity} took version {} {} ms after its spec was written, and it was not released",
+                    base.record.version,
+                    waited.as_millis()
+                )
             }),
         }
         let floor = self.highest_token.max(base.record.token.value().unwrap_or(0));
@@ -212,11 +219,14 @@ impl Checks {
     pub fn foreign_wrote(&mut self, at: Time, duration: Duration, displaced: Option<&Object>) {
         self.foreign_write = Some((at, duration));
         // An empty record that nobody proved released is taken at once by client-go: its overlap.
-        let by_its_rules = displaced.is_some_and(|object| {
-            object.record.spec.holder.is_some() || matches!(object.by, By::Pod { .. })
-        });
+        let by_its_rules =
+            displaced.is_some_and(|object| object.record.spec.holder.is_some() || matches!(object.by, By::Pod { .. }));
         if by_its_rules && let Some((pod, token)) = self.anybody_leads(at) {
-            self.fail("S1", at, || format!("client-go took an expired or released Lease, and pod {pod}'s promise (token {token}) is in force"));
+            self.fail("S1", at, || {
+                format!(
+                    "client-go took an expired or released Lease, and pod {pod}'s promise (token {token}) is in force"
+                )
+            });
         }
     }
 

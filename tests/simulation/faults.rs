@@ -377,7 +377,10 @@ impl Plan {
         }
         // A raised floor holds for this Lease's life: after a deletion an operator raises it again (section 3).
         let ends_the_object = |fault: &Fault| {
-            matches!(fault, Fault::Deleted | Fault::CutOffAndDeleted | Fault::Wiped | Fault::Recreated | Fault::PodOwned)
+            matches!(
+                fault,
+                Fault::Deleted | Fault::CutOffAndDeleted | Fault::Wiped | Fault::Recreated | Fault::PodOwned
+            )
         };
         if faults.iter().any(ends_the_object) {
             faults.retain(|fault| *fault != Fault::TokenRaised);
@@ -393,7 +396,13 @@ impl Plan {
             )
         });
         if self.class == Class::Killed && rng.percent(50) {
-            self.strikes.push(Strike { at: Time::START, fault: Fault::LabelStorm, at_holder: false, whom: 0, lasts: longest * 100 });
+            self.strikes.push(Strike {
+                at: Time::START,
+                fault: Fault::LabelStorm,
+                at_holder: false,
+                whom: 0,
+                lasts: longest * 100,
+            });
         }
         let n = faults.len() as u64;
         let span = self.faults_until.0;

@@ -29,9 +29,10 @@ const ENOUGH_TO_REACH_ALL: u64 = 2_000;
 const FIRST_SEED: u64 = 1;
 
 fn number(variable: &str) -> Option<u64> {
-    std::env::var(variable).ok().filter(|text| !text.is_empty()).map(|text| {
-        text.parse().unwrap_or_else(|_| panic!("{variable} is {text:?}, which is no whole number"))
-    })
+    std::env::var(variable)
+        .ok()
+        .filter(|text| !text.is_empty())
+        .map(|text| text.parse().unwrap_or_else(|_| panic!("{variable} is {text:?}, which is no whole number")))
 }
 
 #[test]
@@ -51,7 +52,10 @@ fn every_invariant_holds_in_every_schedule() {
         if failed {
             let again = catch_unwind(AssertUnwindSafe(|| run(seed, Plan::new, None, true)));
             let trace = again.map_or_else(|_| "(it panicked)".into(), |report| report.trace);
-            panic!("{trace}\n\nseed {seed} fails after {} good schedules; to see it again: make sim SEED={seed}", seed - FIRST_SEED);
+            panic!(
+                "{trace}\n\nseed {seed} fails after {} good schedules; to see it again: make sim SEED={seed}",
+                seed - FIRST_SEED
+            );
         }
         if let Ok(report) = report {
             sum.add(&report);
@@ -141,7 +145,11 @@ fn wrong_rules_are_caught() {
             Some(violation) => {
                 println!("{rule:?}: {} after {tried} schedules ({})", violation.invariant, violation.what);
                 let trace = || run(tried, |_, rng| Plan::of_class(class, rng), Some(rule), true).trace;
-                assert!(expected.contains(&violation.invariant), "{}\n{rule:?} was to fail {expected:?}: {violation:?}", trace());
+                assert!(
+                    expected.contains(&violation.invariant),
+                    "{}\n{rule:?} was to fail {expected:?}: {violation:?}",
+                    trace()
+                );
             }
         }
     }

@@ -163,9 +163,8 @@ pub fn run(seed: u64, plan: impl FnOnce(u64, &mut Rng) -> Plan, broken: Option<B
 
 impl World {
     fn new(plan: Plan, mut rng: Rng, broken: Option<BrokenRule>, traced: bool) -> World {
-        let pods: Vec<Pod> = (0..plan.configs.len())
-            .map(|i| Pod::new(i, plan.configs[i].clone(), plan.evidence[i], &mut rng))
-            .collect();
+        let pods: Vec<Pod> =
+            (0..plan.configs.len()).map(|i| Pod::new(i, plan.configs[i].clone(), plan.evidence[i], &mut rng)).collect();
         let longest = plan.configs.iter().map(|config| config.lease_duration).max().unwrap_or_default();
         let foreign = plan.foreign.then(|| Foreign::new(plan.configs[0].lease_duration, &mut rng));
         let mut world = World {
@@ -386,7 +385,9 @@ impl World {
         let leader = self.checks.anybody_leads(self.at);
         let led = leader.is_some() || self.foreign.as_ref().is_some_and(|foreign| foreign.leading.is_some());
         if let Some(expected) = &self.expected {
-            if leader.is_some_and(|(pod, token)| pod != expected.not || expected.not_token.is_some_and(|old| token != old)) {
+            if leader
+                .is_some_and(|(pod, token)| pod != expected.not || expected.not_token.is_some_and(|old| token != old))
+            {
                 self.expected = None;
             } else if self.at > expected.by {
                 let (law, not) = (expected.law, expected.not);
@@ -407,7 +408,9 @@ impl World {
             self.checks.fail("L4", self.at, || "faults are over, and nobody leads".into());
         }
         let late = self.pods.iter().find(|pod| {
-            pod.process.as_ref().is_some_and(|process| process.shutting_down.is_some_and(|since| since < self.plan.faults_until))
+            pod.process
+                .as_ref()
+                .is_some_and(|process| process.shutting_down.is_some_and(|since| since < self.plan.faults_until))
         });
         if let Some(pod) = late {
             let index = pod.index;
@@ -418,9 +421,9 @@ impl World {
         }
         match self.settled_leader {
             None => self.settled_leader = leader,
-            before if before != leader => self.checks.fail("L3", self.at, || {
-                format!("nothing is wrong, and leadership goes from {before:?} to {leader:?}")
-            }),
+            before if before != leader => self
+                .checks
+                .fail("L3", self.at, || format!("nothing is wrong, and leadership goes from {before:?} to {leader:?}")),
             _ => {}
         }
     }
@@ -497,7 +500,11 @@ impl World {
             }
             if self.rng.in_10_000(self.odds().pause) {
                 let longest = self.longest_duration * 2;
-                let lasts = if self.rng.percent(50) { self.rng.millis(1, 500) } else { self.rng.duration(Duration::ZERO, longest) };
+                let lasts = if self.rng.percent(50) {
+                    self.rng.millis(1, 500)
+                } else {
+                    self.rng.duration(Duration::ZERO, longest)
+                };
                 self.count(Fault::PausedBetweenSteps);
                 self.pause(pod, lasts);
                 return;
@@ -556,7 +563,8 @@ impl World {
             process.instant = (now.boot, 1);
         }
         if process.instant.1 > MOST_AT_ONE_INSTANT {
-            self.checks.fail("busy", at, || format!("pod {pod} is called again and again at one instant, now with {input:?}"));
+            self.checks
+                .fail("busy", at, || format!("pod {pod} is called again and again at one instant, now with {input:?}"));
         }
         let led = process.election.status().leading;
         // Holder rule 5: passing `valid_until` ends the term, whatever is queued.
@@ -574,9 +582,11 @@ impl World {
                     let judged = seen.record().map(|record| (record.uid.clone(), record.version));
                     let base = write.base.as_ref().map(|base| (base.uid.clone(), base.version));
                     if base != judged {
-                        self.checks.fail("S5", at, || format!("pod {pod} writes on {base:?}, having judged {judged:?}"));
+                        self.checks
+                            .fail("S5", at, || format!("pod {pod} writes on {base:?}, having judged {judged:?}"));
                     }
-                    self.trace.note(at, || format!("pod {pod} -> {:?}, attempt {}, on {base:?}", write.kind, write.attempt));
+                    self.trace
+                        .note(at, || format!("pod {pod} -> {:?}, attempt {}, on {base:?}", write.kind, write.attempt));
                 }
                 Output::Publish(status) => {
                     *self.reasons.entry(status.reason).or_default() += 1;
@@ -592,9 +602,11 @@ impl World {
                 other => self.trace.note(at, || format!("pod {pod} -> {other:?}")),
             }
         }
-        let foreign = process.election.seen().record().and_then(Record::holder).filter(|holder| *holder != process.identity);
+        let foreign =
+            process.election.seen().record().and_then(Record::holder).filter(|holder| *holder != process.identity);
         if let (Some(_), Some(holder)) = (process.election.status().leading, foreign) {
-            self.checks.fail("holder rule 6", at, || format!("pod {pod} leads on, having seen that {holder} holds the Lease"));
+            self.checks
+                .fail("holder rule 6", at, || format!("pod {pod} leads on, having seen that {holder} holds the Lease"));
         }
         process.steps.extend(outputs.into_iter().map(|output| Step::Do { output, now: now.boot }));
     }
@@ -758,7 +770,10 @@ impl World {
         if let Some(token) = this.app.told.take() {
             this.app.stopped = Some(token);
             self.checks.app_stopped(pod, token);
-            self.after(Duration::from_millis(1), Event::Deliver { pod, life, work: Work::Take(Input::AppStopped { token }) });
+            self.after(
+                Duration::from_millis(1),
+                Event::Deliver { pod, life, work: Work::Take(Input::AppStopped { token }) },
+            );
         }
     }
 
@@ -879,7 +894,11 @@ impl World {
             }
             self.count(late);
             let longest = self.longest_duration * self.rng.pick(&[1, 1, 2, 8]);
-            let delay = if self.rng.percent(50) { self.rng.millis(20, 2500) } else { self.rng.duration(Duration::ZERO, longest) };
+            let delay = if self.rng.percent(50) {
+                self.rng.millis(20, 2500)
+            } else {
+                self.rng.duration(Duration::ZERO, longest)
+            };
             leaves = self.at.plus(delay);
             if leaves > self.plan.faults_until {
                 return None;
@@ -909,7 +928,10 @@ impl World {
             if matches!(request, Request::List)
                 && matches!(answer, Answer::Got(..))
                 && let Some(process) = self.process(pod, life)
-                && process.waiting.get(&id).is_some_and(|waiting| matches!(waiting, Waiting::List { watch, .. } if *watch == process.watch))
+                && process
+                    .waiting
+                    .get(&id)
+                    .is_some_and(|waiting| matches!(waiting, Waiting::List { watch, .. } if *watch == process.watch))
             {
                 // The watch goes on from the list's version.
                 process.watch_alive = true;
@@ -938,7 +960,10 @@ impl World {
             Ok(record) => {
                 let at = self.at;
                 self.trace.note(at, || {
-                    format!("API: pod {pod}'s {:?} ({identity}.{}, attempt {}) is version {}", write.kind, life, write.attempt, record.version)
+                    format!(
+                        "API: pod {pod}'s {:?} ({identity}.{}, attempt {}) is version {}",
+                        write.kind, life, write.attempt, record.version
+                    )
                 });
                 if matches!(write.kind, Kind::Acquire { .. } | Kind::Renew) {
                     self.checks.wrote(&identity, token, handed_out);
@@ -1126,7 +1151,10 @@ fn brief(record: Option<&Record>, version: u64) -> String {
 
 fn told(pod: usize, status: &Status) -> String {
     match &status.leading {
-        Some(leading) => format!("pod {pod} tells: leads, token {}, until {} ({})", leading.token, leading.valid_until, status.version),
+        Some(leading) => format!(
+            "pod {pod} tells: leads, token {}, until {} ({})",
+            leading.token, leading.valid_until, status.version
+        ),
         None => format!("pod {pod} tells: not leader, {} ({}): {}", status.reason, status.version, status.message),
     }
 }

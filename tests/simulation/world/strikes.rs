@@ -38,9 +38,9 @@ impl World {
                 self.watch_breaks(pod, life);
                 true
             }
-            Fault::WatchSilent => self.pods[pod].process.as_mut().is_some_and(|process| {
-                std::mem::take(&mut process.watch_alive)
-            }),
+            Fault::WatchSilent => {
+                self.pods[pod].process.as_mut().is_some_and(|process| std::mem::take(&mut process.watch_alive))
+            }
             Fault::Paused => {
                 self.pause(pod, strike.lasts);
                 self.pods[pod].process.is_some()
@@ -98,7 +98,9 @@ impl World {
             return;
         }
         let somebody_else = self.pods.iter().any(|other| {
-            other.index != pod && other.process.as_ref().is_some_and(|p| p.app_well && p.shutting_down.is_none()) && other.app.alive
+            other.index != pod
+                && other.process.as_ref().is_some_and(|p| p.app_well && p.shutting_down.is_none())
+                && other.app.alive
         });
         if somebody_else {
             let config = &self.pods[pod].config;
@@ -140,7 +142,10 @@ impl World {
             return false;
         }
         let leads = self.leads(pod);
-        if for_good && leads && let Some(object) = &self.api.object {
+        if for_good
+            && leads
+            && let Some(object) = &self.api.object
+        {
             // L1: after the last committed renewal and the taker's sight of it, by a clock that may be slow.
             let last = object.spec_since;
             let d = self.pods.iter().map(|pod| pod.config.lease_duration).max().unwrap_or_default();
@@ -268,7 +273,9 @@ impl World {
                 record.spec.duration_seconds = [Some(1), None, Some(seconds * 2), Some(-5)][a as usize];
             }),
             Fault::TimesEdited => self.edit("times", |record| {
-                record.spec.renew_time = [None, Some(some_time(0)), Some(some_time(253_402_207_000_000_000)), record.spec.renew_time][a as usize];
+                record.spec.renew_time =
+                    [None, Some(some_time(0)), Some(some_time(253_402_207_000_000_000)), record.spec.renew_time]
+                        [a as usize];
                 record.spec.acquire_time = None;
             }),
             Fault::TransitionsEdited => self.edit("transitions", |record| {
@@ -306,7 +313,11 @@ impl World {
                 self.queue_at(until, Event::Undo(fault));
                 self.edit("nais format", |record| {
                     record.pod_owned = true;
-                    record.spec = Spec { holder: Some("nais-pod".into()), transitions: record.spec.transitions, ..Spec::default() };
+                    record.spec = Spec {
+                        holder: Some("nais-pod".into()),
+                        transitions: record.spec.transitions,
+                        ..Spec::default()
+                    };
                 })
             }
             Fault::OldPutBack => {
@@ -433,7 +444,9 @@ impl World {
                 foreign.awaited = Some(id);
                 let timeout = foreign.duration;
                 self.after(timeout, Event::ForeignTimedOut { id, ask: ask.clone() });
-                if let Some(arrives) = self.hop(Time::START, self.odds().request, Fault::RequestLost, Fault::RequestLate) {
+                if let Some(arrives) =
+                    self.hop(Time::START, self.odds().request, Fault::RequestLost, Fault::RequestLate)
+                {
                     self.queue_at(arrives, Event::ForeignArrives { id, ask });
                 }
             }
@@ -450,7 +463,9 @@ impl World {
                 let base = self.api.object.clone();
                 match self.api.put_foreign(at, *version, spec.clone()) {
                     Ok(record) => {
-                        self.trace.note(at, || format!("API: client-go writes version {}, {:?}", record.version, record.spec));
+                        self.trace.note(at, || {
+                            format!("API: client-go writes version {}, {:?}", record.version, record.spec)
+                        });
                         self.foreign_wrote(base.as_ref(), &record);
                         self.broadcast();
                         Told::Written(record)
