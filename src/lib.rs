@@ -6,6 +6,7 @@ pub mod cli;
 pub mod devapi;
 pub mod election;
 pub mod kubernetes;
+pub mod names;
 pub mod report;
 pub mod sidecar;
 pub mod state;

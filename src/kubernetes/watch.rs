@@ -19,7 +19,9 @@ use crate::time::{Clock, SystemClock};
 
 /// A line of a watch holds one object, which etcd limits to 1.5 MiB and JSON may escape.
 const LONGEST_LINE: usize = 8 << 20;
-const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(5);
+const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(2);
+/// A watch that ends sooner has not begun.
+const LIVED: Duration = Duration::from_secs(1);
 
 /// What the watch has to say.
 #[derive(Debug)]
@@ -44,15 +46,22 @@ pub async fn watch(api: &Api, pause: Duration, spread: f64, lease: usize, tell: 
     let lifetime = 1800 + (1800.0 * spread) as u64;
     let mut first = true;
     loop {
-        match follow(api, lifetime, &mut first, &tell).await {
+        let began = SystemClock.boot();
+        let ended = follow(api, lifetime, &mut first, &tell).await;
+        // A watch that lived and broke is begun anew at once: a deletion seen late is a leader told late. One that
+        // does not even begin is tried again after a pause.
+        let lived = SystemClock.boot().since(began) >= LIVED;
+        match ended {
             Ok(Ended::NobodyListens) => return,
             Ok(Ended::Expired) => {}
             Err(failure) => {
                 if !tell.send(Watched::Failed(failure)).await {
                     return;
                 }
-                tokio::time::sleep(pause).await;
             }
+        }
+        if !lived {
+            tokio::time::sleep(pause).await;
         }
     }
 }
@@ -71,7 +80,7 @@ impl Tell {
 
 enum Ended {
     NobodyListens,
-    /// The version to go on from is too old: list again, at once.
+    /// The version to go on from is too old: list again.
     Expired,
 }
 
@@ -110,7 +119,7 @@ async fn follow(api: &Api, lifetime: u64, first: &mut bool, tell: &Tell) -> Resu
             }
         }
         // A server that ends watches as soon as they begin is not to be asked without a pause.
-        if SystemClock.boot().since(began) < Duration::from_secs(1) {
+        if SystemClock.boot().since(began) < LIVED {
             return Err(Failure::Broken("the watch ended as soon as it began".into()));
         }
     }
@@ -138,7 +147,7 @@ fn understand(api: &Api, mut event: Value, from: &mut u64) -> Result<Option<Watc
         Some("ERROR") => Err(Failure::Status {
             code: object["code"].as_u64().and_then(|code| u16::try_from(code).ok()).unwrap_or(500),
             reason: object["reason"].as_str().unwrap_or_default().into(),
-            message: object["message"].as_str().unwrap_or_default().into(),
+            message: object["message"].as_str().unwrap_or_default().chars().take(400).collect(),
             retry_after: None,
             fields: Vec::new(),
         }),
