@@ -344,11 +344,12 @@ impl Sidecar {
     fn publish(&mut self, lease: usize, status: Status) -> Option<Input> {
         let board = Arc::clone(&self.contenders[lease].board);
         let before = board.status();
-        let (leads, version) = (status.leading.is_some(), status.version);
+        let leads = status.leading.is_some();
         if leads != before.leading.is_some() {
             self.metrics.changed(&board.lease, leads, status.reason);
         }
         log_change(&board, &before, &status);
+        let version = status.version;
         board.publish(status, SystemClock.wall());
         self.write_file(lease);
         // A file that could not be written says nothing that was not promised: it ends by itself.

@@ -13,6 +13,8 @@ mod jitter;
 mod record;
 mod seen;
 pub mod status;
+#[cfg(test)]
+mod tests;
 
 use std::time::Duration;
 

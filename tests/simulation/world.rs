@@ -691,11 +691,12 @@ impl World {
         let ttl_late = self.rng.in_10_000(self.odds().withdrawn_late);
         let late = self.rng.millis(1, 300);
         let this = &mut self.pods[pod];
+        let wall = this.clock.now(at).wall;
         let config = this.config.clone();
         let Some(process) = &mut this.process else { return };
         let (identity, life, version) = (process.identity.clone(), process.life, status.version);
         let leading = status.leading;
-        process.board.publish(status);
+        process.board.publish(status, wall);
         let withdraws = leading.is_none().then_some(version);
         if withdraws.is_some() {
             process.withdrawing += 1;
