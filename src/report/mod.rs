@@ -4,12 +4,21 @@
 //! "leader" is a promise, good until the term's `valid_until` or for the answer TTL, whichever ends first, and the
 //! board remembers the latest moment it ever promised: a release waits for it.
 
+pub mod metrics;
+pub mod probe;
+pub mod file;
+pub mod http;
+pub mod view;
+
+use std::collections::hash_map::RandomState;
+use std::hash::{BuildHasher, Hasher};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use jiff::Timestamp;
 use tokio::sync::watch;
 
-use crate::election::Status;
+use crate::election::{Reason, Status};
 use crate::time::Moment;
 
 /// The published status of one lease, and the promises made from it.
@@ -19,12 +28,15 @@ pub struct Board {
     pub pod: String,
     pub boot_id: String,
     answer_ttl: Duration,
+    /// Random per board, so that a version known from before a restart is never taken for a present one.
+    instance: u32,
     inner: Mutex<Inner>,
     changed: watch::Sender<u64>,
 }
 
 struct Inner {
     status: Status,
+    changed_at: Option<Timestamp>,
     promised_until: Moment,
 }
 
@@ -32,18 +44,25 @@ impl Board {
     pub fn new(lease: String, namespace: String, pod: String, boot_id: String, answer_ttl: Duration) -> Self {
         let status = Status::starting();
         let (changed, _) = watch::channel(status.version);
-        let inner = Mutex::new(Inner { status, promised_until: Moment::BOOT });
-        Board { lease, namespace, pod, boot_id, answer_ttl, inner, changed }
+        let inner = Mutex::new(Inner { status, changed_at: None, promised_until: Moment::BOOT });
+        // The standard library keys each of these at random; nothing here needs secrecy.
+        let instance = RandomState::new().build_hasher().finish() as u32;
+        Board { lease, namespace, pod, boot_id, answer_ttl, instance, inner, changed }
     }
 
     pub fn answer_ttl(&self) -> Duration {
         self.answer_ttl
     }
 
-    /// From now on every answer speaks of `status`.
-    pub fn publish(&self, status: Status) {
+    /// From now on every answer speaks of `status`. `wall` is for people: when it last changed hands.
+    pub fn publish(&self, status: Status, wall: Timestamp) {
         let version = status.version;
-        self.lock().status = status;
+        let mut inner = self.lock();
+        if inner.changed_at.is_none() || inner.status.version != version {
+            inner.changed_at = Some(wall);
+        }
+        inner.status = status;
+        drop(inner);
         self.changed.send_if_modified(|known| std::mem::replace(known, version) != version);
     }
 
@@ -66,12 +85,23 @@ impl Board {
         if let Some(promise) = &promise {
             inner.promised_until = inner.promised_until.max(promise.until);
         }
-        Answer { now, promise, status }
+        Answer { now, promise, status, changed_at: inner.changed_at }
+    }
+
+    /// What a refusal to promise looks like: the status as it is, and not leader. For a file's reset.
+    pub fn not_leader(&self, now: Moment) -> Answer {
+        let inner = self.lock();
+        Answer { now, promise: None, status: inner.status.clone(), changed_at: inner.changed_at }
     }
 
     /// The end of the last promise ever made.
     pub fn promised_until(&self) -> Moment {
         self.lock().promised_until
+    }
+
+    /// A status's version as the outside sees it: opaque, and new after a restart of the sidecar.
+    pub fn version_text(&self, version: u64) -> String {
+        format!("{:08x}-{version}", self.instance)
     }
 
     /// Wakes when the status's version changes.
@@ -93,6 +123,23 @@ pub struct Answer {
     /// What it promises, if this pod leads.
     pub promise: Option<Promise>,
     pub status: Status,
+    /// When the status last changed hands, by the wall clock.
+    pub changed_at: Option<Timestamp>,
+}
+
+impl Answer {
+    /// The status's reason, unless its term ran out and nobody has published that yet.
+    pub fn reason(&self) -> Reason {
+        if self.ran_out() { Reason::RenewDeadline } else { self.status.reason }
+    }
+
+    pub fn message(&self) -> &str {
+        if self.ran_out() { "no renewal succeeded within the renew deadline" } else { &self.status.message }
+    }
+
+    fn ran_out(&self) -> bool {
+        self.promise.is_none() && self.status.leading.is_some()
+    }
 }
 
 /// "This pod leads until `until`": never to be believed longer.

@@ -1,0 +1,112 @@
+//! Server-Sent Events: the status at once, at every change, and again before an answer grows old.
+//!
+//! An event is a promise, so it is computed when the socket can take it and never queued: hyper asks the body for one
+//! frame at a time, and while an earlier one still waits for its reader there is none.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use hyper::body::Bytes;
+use tokio::sync::{OwnedSemaphorePermit, watch};
+
+use super::{SharedClock, stopped};
+use super::legacy::Legacy;
+use super::server::Connection;
+use crate::report::Board;
+use crate::report::view::View;
+
+pub(super) struct Events {
+    board: Arc<Board>,
+    clock: SharedClock,
+    format: Format,
+    connection: Connection,
+    /// Ends when the next event is due, and says whether there is one.
+    wait: Pin<Box<dyn Future<Output = Next> + Send>>,
+    due: bool,
+    _place: OwnedSemaphorePermit,
+}
+
+pub(super) enum Format {
+    /// `event: status` with an id, repeated each quarter of the answer TTL: silence means not leader.
+    Status,
+    /// Only `data:`, only on change, as the old sidecars wrote it.
+    Legacy { last: Option<Legacy> },
+}
+
+type Next = Option<watch::Receiver<u64>>;
+
+impl Events {
+    pub fn new(
+        board: Arc<Board>,
+        clock: SharedClock,
+        format: Format,
+        connection: Connection,
+        place: OwnedSemaphorePermit,
+    ) -> Self {
+        // Subscribed before the first status is read: what changes in between is then seen twice rather than never.
+        let changed = board.subscribe();
+        let wait = Box::pin(std::future::ready(Some(changed)));
+        Events { board, clock, format, connection, wait, due: false, _place: place }
+    }
+
+    /// The next event's bytes; none when the server stops.
+    pub fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
+        loop {
+            if !self.due {
+                let Some(changed) = ready!(self.wait.as_mut().poll(cx)) else { return Poll::Ready(None) };
+                self.wait = Box::pin(next(changed, self.connection.shutdown.clone(), self.repeat()));
+                self.due = true;
+            }
+            if self.connection.activity.is_clogged() {
+                // The same task waits for the socket, and asks again when it takes more.
+                return Poll::Pending;
+            }
+            self.due = false;
+            if let Some(event) = self.compute() {
+                return Poll::Ready(Some(event));
+            }
+        }
+    }
+
+    fn compute(&mut self) -> Option<Bytes> {
+        let answer = self.board.answer(self.clock.boot());
+        match &mut self.format {
+            Format::Status => {
+                let view = View::new(&self.board, &answer);
+                Some(format!("event: status\nid: {}\ndata: {}\n\n", view.version, view.to_json()).into())
+            }
+            Format::Legacy { last } => {
+                let legacy = Legacy::new(&self.board, &answer);
+                let changed = last.as_ref().is_none_or(|last| last.name != legacy.name);
+                let event = changed.then(|| format!("data: {}\n\n", legacy.to_json()).into());
+                *last = Some(legacy);
+                event
+            }
+        }
+    }
+
+    fn repeat(&self) -> Option<Duration> {
+        matches!(self.format, Format::Status).then(|| self.board.answer_ttl() / 4)
+    }
+}
+
+async fn next(
+    mut changed: watch::Receiver<u64>,
+    mut shutdown: watch::Receiver<bool>,
+    repeat: Option<Duration>,
+) -> Next {
+    let repeat = async {
+        match repeat {
+            Some(repeat) => tokio::time::sleep(repeat).await,
+            None => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        () = stopped(&mut shutdown) => return None,
+        gone = changed.changed() => if gone.is_err() { return None },
+        () = repeat => {}
+    }
+    Some(changed)
+}

@@ -1,0 +1,77 @@
+//! What the app asks over HTTP on localhost. docs/http.md is the contract, docs/openapi.yaml the same for machines.
+//!
+//! Holds no state of its own: each answer is computed from a [`Board`] when it is asked for, and each command goes to
+//! the loop that owns the election.
+
+mod events;
+mod host;
+mod legacy;
+pub mod listener;
+mod query;
+pub(crate) mod reply;
+mod routes;
+pub(crate) mod server;
+mod socket;
+
+use std::sync::Arc;
+
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+
+pub use self::listener::{Address, BindError, Listener};
+use self::routes::Routes;
+use self::server::Table;
+use super::Board;
+use crate::time::Clock;
+
+pub type SharedClock = Arc<dyn Clock + Send + Sync>;
+
+/// Open connections at a time. One more takes the place of the one that has been idle longest.
+const MAX_CONNECTIONS: usize = 256;
+/// Streams and waiting questions at a time. One more is answered 503.
+const MAX_STREAMS: usize = 64;
+
+/// Answers on `listeners` until `shutdown` says true or its sender is gone. Open streams end then, which tells their
+/// readers that this pod does not lead.
+pub async fn run(listeners: Vec<Listener>, app: App, shutdown: watch::Receiver<bool>) {
+    for listener in &listeners {
+        tracing::info!(listener = "http", address = listener.address(), "listening");
+    }
+    let table = Table::new(MAX_CONNECTIONS, Arc::clone(&app.clock));
+    let routes = Routes { app: Arc::new(app), streams: Arc::new(Semaphore::new(MAX_STREAMS)) };
+    server::serve(listeners, routes, table, shutdown).await;
+}
+
+/// What the app's side is served from.
+pub struct App {
+    /// One a lease; paths without a name speak of the first.
+    pub boards: Vec<Arc<Board>>,
+    pub clock: SharedClock,
+    /// To the loop. A full channel is answered 503.
+    pub commands: mpsc::Sender<Command>,
+    /// Host names accepted besides localhost and the loopback addresses.
+    pub allowed_hosts: Vec<String>,
+}
+
+/// What the app tells the loop. `lease` is an index into [`App::boards`].
+#[derive(Debug)]
+pub enum Command {
+    /// Hand the lease over, to a named pod or to whoever is first.
+    StepDown { lease: usize, to: Option<String>, reply: oneshot::Sender<Result<(), Refusal>> },
+    /// The app says that what it did under this token has ended.
+    Stopped { lease: usize, token: u64, reply: oneshot::Sender<Result<(), Refusal>> },
+}
+
+/// Why the loop does not do it: answered as 409.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// A stable word: `not_leader`, `wrong_token`, ...
+    pub code: &'static str,
+    /// A sentence.
+    pub message: String,
+}
+
+/// Ends when the server is to stop.
+async fn stopped(shutdown: &mut watch::Receiver<bool>) {
+    // A sender that is gone means the same as true.
+    let _ = shutdown.wait_for(|stop| *stop).await;
+}
