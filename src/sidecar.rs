@@ -102,11 +102,11 @@ pub async fn run(settings: Settings) -> Result<(), RunError> {
             Arc::new(Board::new(lease.clone(), namespace.clone(), settings.pod.clone(), boot_id.clone(), ttl))
         })
         .collect();
-    let mut files = match &settings.report_dir {
+    let files = match &settings.report_dir {
         Some(dir) => Some(FileReport::open(dir, boards.clone())?),
         None => None,
     };
-    if let Some(files) = &mut files {
+    if let Some(files) = &files {
         files.reset(SystemClock.boot())?;
     }
     let health = Arc::new(Health::new(boards.len(), settings.ready_when, SystemClock.boot()));
@@ -174,7 +174,11 @@ fn serve(
 
 /// Locks the state directory. A former sidecar of this pod that still ends is waited for; with a directory that
 /// another pod uses, this sidecar goes on without one.
-async fn open_state(path: Option<&std::path::Path>, owner: Owner, health: &Health) -> Result<Option<StateDir>, RunError> {
+async fn open_state(
+    path: Option<&std::path::Path>,
+    owner: Owner,
+    health: &Health,
+) -> Result<Option<StateDir>, RunError> {
     let Some(path) = path else { return Ok(None) };
     let mut told = false;
     loop {
@@ -182,7 +186,10 @@ async fn open_state(path: Option<&std::path::Path>, owner: Owner, health: &Healt
             Ok(state) => return Ok(Some(state)),
             Err(StateError::Held { path, same_pod: true }) => {
                 if !std::mem::replace(&mut told, true) {
-                    tracing::info!(path, "this pod's former sidecar still holds the state directory: waiting for its end");
+                    tracing::info!(
+                        path,
+                        "this pod's former sidecar still holds the state directory: waiting for its end"
+                    );
                 }
             }
             Err(StateError::Held { path, same_pod: false }) => {
@@ -210,13 +217,14 @@ struct Contender {
     watch: JoinHandle<()>,
     watched: mpsc::Sender<(usize, Watched)>,
     wake_at: Moment,
+    file_written_at: Moment,
     complaint: Complaint,
     done: bool,
 }
 
 /// What a request came to.
 enum Done {
-    Wrote { lease: usize, write: Write, sent_at: Moment, outcome: Outcome, failure: Option<Failure> },
+    Wrote { lease: usize, write: Box<Write>, sent_at: Moment, outcome: Outcome, failure: Option<Failure> },
     Read { lease: usize, result: Result<Snapshot, Failure> },
 }
 
@@ -249,6 +257,7 @@ impl Contender {
             watch,
             watched,
             wake_at: Moment::NEVER,
+            file_written_at: Moment::BOOT,
             complaint: Complaint::default(),
             done: false,
         })
@@ -274,13 +283,10 @@ struct Sidecar {
 
 impl Sidecar {
     async fn campaign(&mut self, mut signals: Signals, on_sigterm: OnSigterm) {
-        let mut refresh_at = Moment::BOOT;
         while !self.contenders.iter().all(|contender| contender.done) {
             let now = SystemClock.boot();
             self.health.beat(now);
-            if now >= refresh_at {
-                refresh_at = now + self.refresh();
-            }
+            let refresh_at = self.refresh(now);
             let wake_at = self.contenders.iter().map(|contender| contender.wake_at).min().unwrap_or(Moment::NEVER);
             let sleep = wake_at.min(refresh_at).since(SystemClock.boot()).min(HEARTBEAT);
             tokio::select! {
@@ -347,23 +353,28 @@ impl Sidecar {
         (!leads).then(|| Input::Withdrawn { promised_until: board.promised_until() })
     }
 
-    /// Refreshes the files of leaders, each quarter of the answer TTL, and says when to come back.
-    fn refresh(&mut self) -> Duration {
-        let now = SystemClock.boot();
-        let mut period = HEARTBEAT;
+    /// Refreshes the files of leaders each quarter of the answer TTL, and says when the next one is due.
+    fn refresh(&mut self, now: Moment) -> Moment {
+        let mut next = Moment::NEVER;
         for lease in 0..self.contenders.len() {
-            let board = &self.contenders[lease].board;
-            if board.status().leading_at(now).is_some() {
-                period = period.min(board.answer_ttl() / 4);
+            let contender = &self.contenders[lease];
+            if contender.board.status().leading_at(now).is_none() {
+                continue;
+            }
+            let period = contender.board.answer_ttl() / 4;
+            if now >= contender.file_written_at + period {
                 self.write_file(lease);
             }
+            next = next.min(self.contenders[lease].file_written_at + period);
         }
-        period
+        next
     }
 
     fn write_file(&mut self, lease: usize) {
-        if let Some(files) = &mut self.files
-            && let Err(error) = files.refresh(lease, SystemClock.boot())
+        let now = SystemClock.boot();
+        self.contenders[lease].file_written_at = now;
+        if let Some(files) = &self.files
+            && let Err(error) = files.refresh(lease, now)
         {
             self.metrics.report_write_failed();
             self.contenders[lease]
@@ -391,7 +402,7 @@ impl Sidecar {
         tokio::spawn(async move {
             let (outcome, failure) = api.write(&write).await;
             // The loop is gone only when the process ends.
-            let _ = done.send(Done::Wrote { lease, write, sent_at, outcome, failure }).await;
+            let _ = done.send(Done::Wrote { lease, write: Box::new(write), sent_at, outcome, failure }).await;
         });
     }
 
@@ -456,7 +467,8 @@ impl Sidecar {
         // Who asked may be gone; then nobody is told.
         match command {
             Command::StepDown { lease, to: Some(_), reply } => {
-                let _ = reply.send(refusal("not_supported", "naming a successor is not supported yet: leave out \"to\"".into()));
+                let _ = reply
+                    .send(refusal("not_supported", "naming a successor is not supported yet: leave out \"to\"".into()));
                 let _ = lease;
             }
             Command::StepDown { lease, to: None, reply } => self.step_down(lease, reply),
@@ -468,7 +480,8 @@ impl Sidecar {
                     }
                     Acknowledgement::StillLeading => refusal(
                         "still_leading",
-                        "this pod still leads under this token: stepdown hands over, stopped acknowledges a loss".into(),
+                        "this pod still leads under this token: stepdown hands over, stopped acknowledges a loss"
+                            .into(),
                     ),
                     Acknowledgement::WrongToken => {
                         refusal("wrong_token", format!("no term of this pod ended under the token {token}"))
@@ -542,7 +555,9 @@ impl Repeated {
 
     /// Whether this is to be said now.
     fn is_news(&mut self, text: &str, now: Moment) -> bool {
-        if self.text.as_deref() != Some(text) && self.said_at.is_none_or(|at| now.since(at) >= Duration::from_secs(5) || self.text.is_none()) {
+        if self.text.as_deref() != Some(text)
+            && self.said_at.is_none_or(|at| now.since(at) >= Duration::from_secs(5) || self.text.is_none())
+        {
             *self = Repeated { text: Some(text.to_owned()), said_at: Some(now), pause: Self::FIRST_PAUSE };
             return true;
         }

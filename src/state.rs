@@ -83,11 +83,18 @@ impl StateDir {
     pub fn open(path: &Path, owner: Owner) -> Result<Self, StateError> {
         let fault = |source| StateError::Io { path: path.display().to_string(), source };
         fs::create_dir_all(path).map_err(fault)?;
-        let lock = File::options().create(true).truncate(false).read(true).write(true).open(path.join("lock")).map_err(fault)?;
+        let lock = File::options()
+            .create(true)
+            .truncate(false)
+            .read(true)
+            .write(true)
+            .open(path.join("lock"))
+            .map_err(fault)?;
         match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => {}
             Err(rustix::io::Errno::WOULDBLOCK) => {
-                let holder: Option<Owner> = fs::read(path.join("lock")).ok().and_then(|text| serde_json::from_slice(&text).ok());
+                let holder: Option<Owner> =
+                    fs::read(path.join("lock")).ok().and_then(|text| serde_json::from_slice(&text).ok());
                 let same_pod = holder.is_some_and(|holder| holder.pod_uid.is_some() && holder == owner);
                 return Err(StateError::Held { path: path.display().to_string(), same_pod });
             }
@@ -99,7 +106,12 @@ impl StateDir {
     }
 
     /// Takes over what is inherited for a lease, and notes `identity` as one that will contend, before it does.
-    pub fn lease(&self, lease: &str, identity: &str, answer_ttl: Duration) -> Result<(LeaseState, Inheritance), StateError> {
+    pub fn lease(
+        &self,
+        lease: &str,
+        identity: &str,
+        answer_ttl: Duration,
+    ) -> Result<(LeaseState, Inheritance), StateError> {
         let path = self.path.join(format!("{lease}.json"));
         let stored: Option<Stored> = fs::read(&path).ok().and_then(|text| serde_json::from_slice(&text).ok());
         // Moments of another boot mean nothing.

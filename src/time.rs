@@ -108,8 +108,9 @@ pub fn boot_id() -> io::Result<String> {
 
 /// What `/proc/uptime` says, which under some container runtimes (lxcfs) is the container's, not the machine's.
 pub fn proc_uptime() -> io::Result<Moment> {
-    parse_uptime(&std::fs::read_to_string("/proc/uptime")?)
-        .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "/proc/uptime does not begin with seconds.hundredths"))
+    parse_uptime(&std::fs::read_to_string("/proc/uptime")?).ok_or_else(|| {
+        io::Error::new(io::ErrorKind::InvalidData, "/proc/uptime does not begin with seconds.hundredths")
+    })
 }
 
 fn parse_uptime(text: &str) -> Option<Moment> {

@@ -37,14 +37,8 @@ fn kubectl_and_the_api_see_the_same_lease() {
     let control_plane = shared();
     let namespace = control_plane.namespace("kubectl");
     create_lease(control_plane, &namespace);
-    let holder = control_plane.run_kubectl(&[
-        "get",
-        "lease",
-        "it",
-        "-n",
-        &namespace,
-        "-o=jsonpath={.spec.holderIdentity}",
-    ]);
+    let holder =
+        control_plane.run_kubectl(&["get", "lease", "it", "-n", &namespace, "-o=jsonpath={.spec.holderIdentity}"]);
     assert_eq!(holder, "me");
     let patched = json!({"spec": {"holderIdentity": "you"}});
     control_plane.patch_lease(&namespace, "it", &patched);
@@ -52,11 +46,7 @@ fn kubectl_and_the_api_see_the_same_lease() {
     assert_eq!(seen["spec"]["holderIdentity"], "you");
     assert!(control_plane.lease(&namespace, "other").is_none());
     assert!(control_plane.metric("apiserver_request_total", &["resource=\"leases\""]) >= 3.0);
-    assert!(
-        control_plane
-            .run_kubectl(&["version"])
-            .contains("Server Version: v1.36.3")
-    );
+    assert!(control_plane.run_kubectl(&["version"]).contains("Server Version: v1.36.3"));
 }
 
 #[test]
@@ -160,11 +150,9 @@ fn silence_keeps_connections_and_what_was_sent() {
     let stream = TcpStream::connect(proxy.address()).expect("connects");
     assert_eq!(ping(&stream, 1, SECOND).expect("passes"), Some(1));
     let little = Duration::from_millis(100);
-    for (byte, silence) in [
-        (2, Proxy::silence as fn(&Proxy)),
-        (3, Proxy::silence_requests),
-        (4, Proxy::silence_replies),
-    ] {
+    for (byte, silence) in
+        [(2, Proxy::silence as fn(&Proxy)), (3, Proxy::silence_requests), (4, Proxy::silence_replies)]
+    {
         silence(&proxy);
         assert_eq!(ping(&stream, byte, little).expect("is kept"), None);
         let late = TcpStream::connect(proxy.address()).expect("is accepted");
@@ -192,9 +180,7 @@ fn one_silent_way_leaves_the_other_open() {
         command
     })
     .expect("starts");
-    wait_until("kubectl to connect", 10 * SECOND, || {
-        proxy.connections() > 0
-    });
+    wait_until("kubectl to connect", 10 * SECOND, || proxy.connections() > 0);
     thread::sleep(Duration::from_millis(300));
     assert!(kubectl.ended().is_none());
     proxy.heal();
@@ -212,10 +198,7 @@ fn late_replies_come_late_and_all_at_once_after_healing() {
     let took = clock::now() - sent;
     assert!(took >= delay, "{took:?}");
     proxy.delay_replies(100 * SECOND);
-    assert_eq!(
-        ping(&stream, 2, Duration::from_millis(50)).expect("is kept"),
-        None
-    );
+    assert_eq!(ping(&stream, 2, Duration::from_millis(50)).expect("is kept"), None);
     proxy.heal();
     assert_eq!(receive(&stream, SECOND).expect("passes"), Some(2));
 }
@@ -231,20 +214,14 @@ fn a_control_plane_stops_restarts_and_goes_back() {
     control_plane.stop_apiserver();
     let silent = Http::connect(control_plane.address())
         .and_then(|http| http.with_timeout(Duration::from_millis(200))?.get("/livez"));
-    assert_eq!(
-        silent.expect_err("is stopped").kind(),
-        ErrorKind::WouldBlock
-    );
+    assert_eq!(silent.expect_err("is stopped").kind(), ErrorKind::WouldBlock);
     control_plane.cont_apiserver();
     assert_eq!(control_plane.lease(&namespace, "it"), Some(before.clone()));
 
     let snapshot = control_plane.snapshot();
     let patch = json!({"spec": {"holderIdentity": "later"}});
     let later = control_plane.patch_lease(&namespace, "it", &patch);
-    assert_ne!(
-        later["metadata"]["resourceVersion"],
-        before["metadata"]["resourceVersion"]
-    );
+    assert_ne!(later["metadata"]["resourceVersion"], before["metadata"]["resourceVersion"]);
 
     control_plane.kill_apiserver();
     let refused = control_plane.connect().err().expect("is gone");
@@ -261,11 +238,7 @@ fn client_go_leads_renews_and_releases() {
     let control_plane = shared();
     let namespace = control_plane.namespace("clientgo");
     let kubeconfig = control_plane.kubeconfig();
-    let flags = [
-        "-lease-duration=3s",
-        "-renew-deadline=2s",
-        "-retry-period=200ms",
-    ];
+    let flags = ["-lease-duration=3s", "-renew-deadline=2s", "-retry-period=200ms"];
     let flags = [&flags[..], &["-release-on-cancel"]].concat();
     let began = clock::now();
     let mut first = ClientGo::start("it", &namespace, &kubeconfig, "first", &flags);
@@ -299,17 +272,10 @@ fn the_recorder_sees_overlaps_and_tokens_that_do_not_grow() {
     let overlap = [promise("a", 5, 0, 1000), promise("b", 9, 999, 2000)];
     assert!(fault(&overlap).expect("a fault").starts_with("S1"));
     // Behind a promise of its own pod that ends sooner.
-    let hidden = [
-        promise("a", 5, 0, 1000),
-        promise("a", 5, 10, 20),
-        promise("b", 9, 500, 600),
-    ];
+    let hidden = [promise("a", 5, 0, 1000), promise("a", 5, 10, 20), promise("b", 9, 500, 600)];
     assert!(fault(&hidden).expect("a fault").starts_with("S1"));
     for tokens in [(5, 5), (5, 4)] {
-        let stuck = [
-            promise("a", tokens.0, 0, 10),
-            promise("b", tokens.1, 10, 20),
-        ];
+        let stuck = [promise("a", tokens.0, 0, 10), promise("b", tokens.1, 10, 20)];
         assert!(fault(&stuck).expect("a fault").starts_with("S4"));
     }
 }

@@ -64,13 +64,14 @@ pub fn main(args: Args) -> ExitCode {
 async fn dev(args: Args) -> Result<ExitCode, String> {
     let mut interrupt = signal(SignalKind::interrupt()).map_err(|error| format!("cannot take signals: {error}"))?;
     let mut terminate = signal(SignalKind::terminate()).map_err(|error| format!("cannot take signals: {error}"))?;
-    let listener = TcpListener::bind(args.api_listen)
-        .await
-        .map_err(|error| format!("the Lease API cannot listen on {}: {error}; choose another --api-listen", args.api_listen))?;
+    let listener = TcpListener::bind(args.api_listen).await.map_err(|error| {
+        format!("the Lease API cannot listen on {}: {error}; choose another --api-listen", args.api_listen)
+    })?;
     let address = listener.local_addr().map_err(|error| format!("the Lease API has no address: {error}"))?;
     let folder = Folder::create()?;
     let kubeconfig = folder.path.join("kubeconfig");
-    fs::write(&kubeconfig, devapi::kubeconfig(address)).map_err(|error| format!("cannot write {}: {error}", kubeconfig.display()))?;
+    fs::write(&kubeconfig, devapi::kubeconfig(address))
+        .map_err(|error| format!("cannot write {}: {error}", kubeconfig.display()))?;
     let api = tokio::spawn(devapi::Server::new(|| SystemClock.wall()).serve(listener, std::future::pending()));
     println!("Lease API  http://{address}");
     println!("kubectl    kubectl --kubeconfig {} get leases", kubeconfig.display());

@@ -41,7 +41,14 @@ pub fn init(level: Level) -> Result<(), String> {
         registry.with(tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_target(false)).init();
     } else {
         registry
-            .with(tracing_subscriber::fmt::layer().json().flatten_event(true).with_current_span(false).with_span_list(false).with_writer(std::io::stderr))
+            .with(
+                tracing_subscriber::fmt::layer()
+                    .json()
+                    .flatten_event(true)
+                    .with_current_span(false)
+                    .with_span_list(false)
+                    .with_writer(std::io::stderr),
+            )
             .init();
     }
     Ok(())

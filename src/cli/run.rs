@@ -14,16 +14,33 @@ use crate::report::http::Address;
 use crate::report::probe::ReadyWhen;
 use crate::sidecar::{self, OnSigterm, Settings};
 
-/// Contend for leases, and tell the app beside this process whether its pod leads.
-///
-/// Every flag is also an environment variable: LEASEHOLD_ and its name (LEASEHOLD_RENEW_DEADLINE=12s).
 #[derive(Debug, clap::Args)]
+#[command(
+    disable_help_flag = true,
+    after_help = "Each flag is an environment variable too: LEASEHOLD_ and its name, as LEASEHOLD_RENEW_DEADLINE=12s."
+)]
 pub struct Args {
     /// Name of a Lease; repeat for more: unqualified routes and status.* speak of the first
-    #[arg(long, value_name = "NAME", alias = "election", env = "LEASEHOLD_LEASE", value_delimiter = ',', hide_env = true, help_heading = "Lease")]
+    #[arg(
+        long,
+        value_name = "NAME",
+        alias = "election",
+        env = "LEASEHOLD_LEASE",
+        value_delimiter = ',',
+        hide_env = true,
+        help_heading = "Lease"
+    )]
     lease: Vec<String>,
     /// Its namespace [default: POD_NAMESPACE, else the service account's]
-    #[arg(short, long, value_name = "NS", alias = "election-namespace", env = "LEASEHOLD_NAMESPACE", hide_env = true, help_heading = "Lease")]
+    #[arg(
+        short,
+        long,
+        value_name = "NS",
+        alias = "election-namespace",
+        env = "LEASEHOLD_NAMESPACE",
+        hide_env = true,
+        help_heading = "Lease"
+    )]
     namespace: Option<String>,
     /// This pod [default: POD_NAME, else the host's name]
     #[arg(long, value_name = "NAME", env = "LEASEHOLD_POD_NAME", hide_env = true, help_heading = "Lease")]
@@ -47,7 +64,7 @@ pub struct Args {
     /// From one renewal to the next [default: 1/5 of the lease duration, at least 1s]
     #[arg(long, value_name = "TIME", env = "LEASEHOLD_RENEW_INTERVAL", value_parser = duration, hide_env = true, help_heading = "Times")]
     renew_interval: Option<Duration>,
-    /// Pause after a failed attempt (client-go's retry period is its renew interval too) [default: 1/15, at most 1s]
+    /// Pause after a failed attempt [default: 1/15, at most 1s]; client-go means the renew interval by it
     #[arg(long, value_name = "TIME", env = "LEASEHOLD_RETRY_PERIOD", value_parser = duration, hide_env = true, help_heading = "Times")]
     retry_period: Option<Duration>,
     /// The most that one answer promises
@@ -55,16 +72,45 @@ pub struct Args {
     answer_ttl: Duration,
 
     /// Where the app asks: ADDRESS:PORT or unix:PATH; repeatable [default: localhost:4040, IPv4 and IPv6]
-    #[arg(long, value_name = "ADDR", alias = "http", env = "LEASEHOLD_LISTEN", value_delimiter = ',', hide_env = true, help_heading = "Answers")]
+    #[arg(
+        long,
+        value_name = "ADDR",
+        alias = "http",
+        env = "LEASEHOLD_LISTEN",
+        value_delimiter = ',',
+        hide_env = true,
+        help_heading = "Answers"
+    )]
     listen: Vec<Address>,
     /// A Host header to accept beside localhost; repeatable
-    #[arg(long, value_name = "HOST", env = "LEASEHOLD_ALLOWED_HOST", value_delimiter = ',', hide_env = true, help_heading = "Answers")]
+    #[arg(
+        long,
+        value_name = "HOST",
+        env = "LEASEHOLD_ALLOWED_HOST",
+        value_delimiter = ',',
+        hide_env = true,
+        help_heading = "Answers"
+    )]
     allowed_host: Vec<String>,
     /// Where the kubelet and Prometheus ask (/livez, /readyz, /metrics), or off
-    #[arg(long, value_name = "ADDR", default_value = "[::]:4041", env = "LEASEHOLD_PROBE_LISTEN", hide_env = true, help_heading = "Answers")]
+    #[arg(
+        long,
+        value_name = "ADDR",
+        default_value = "[::]:4041",
+        env = "LEASEHOLD_PROBE_LISTEN",
+        hide_env = true,
+        help_heading = "Answers"
+    )]
     probe_listen: String,
     /// Files for the app (status.json, status.env), or off
-    #[arg(long, value_name = "DIR", default_value = "/run/leasehold", env = "LEASEHOLD_REPORT_DIR", hide_env = true, help_heading = "Answers")]
+    #[arg(
+        long,
+        value_name = "DIR",
+        default_value = "/run/leasehold",
+        env = "LEASEHOLD_REPORT_DIR",
+        hide_env = true,
+        help_heading = "Answers"
+    )]
     report_dir: PathBuf,
     /// Ready once each lease was seen, or once listeners are open
     #[arg(long, value_enum, default_value_t = ReadyWhen::Observed, env = "LEASEHOLD_READY_WHEN", hide_env = true, help_heading = "Answers")]
@@ -77,7 +123,14 @@ pub struct Args {
     #[arg(long, value_name = "NAME", env = "LEASEHOLD_CONTEXT", hide_env = true, help_heading = "Process")]
     context: Option<String>,
     /// Private memory across restarts of this container, or off
-    #[arg(long, value_name = "DIR", default_value = "/var/lib/leasehold", env = "LEASEHOLD_STATE_DIR", hide_env = true, help_heading = "Process")]
+    #[arg(
+        long,
+        value_name = "DIR",
+        default_value = "/var/lib/leasehold",
+        env = "LEASEHOLD_STATE_DIR",
+        hide_env = true,
+        help_heading = "Process"
+    )]
     state_dir: PathBuf,
     /// At SIGTERM wait promises out, or release at once: the app has ended
     #[arg(long, value_enum, default_value_t = OnSigterm::Auto, env = "LEASEHOLD_ON_SIGTERM", hide_env = true, help_heading = "Process")]
@@ -88,6 +141,10 @@ pub struct Args {
     /// Log level; LEASEHOLD_LOG sets it by target
     #[arg(long, value_enum, default_value_t = Level::Info, env = "LEASEHOLD_LOG_LEVEL", hide_env = true, help_heading = "Process")]
     log_level: Level,
+    /// Print this
+    // The short form under both names: the long one does not fit a screen.
+    #[arg(short, long, action = clap::ArgAction::HelpShort, help_heading = "Process")]
+    help: Option<bool>,
 }
 
 pub fn main(args: Args) -> ExitCode {
@@ -149,9 +206,11 @@ impl Args {
         }
         let pod = self.pod_name.or_else(|| set("POD_NAME")).or_else(hostname).unwrap_or_default();
         if let Err(fault) = dns_subdomain(&pod) {
-            faults.push(format!("the pod name {pod:?} is no name of a pod: {fault}; set POD_NAME by the downward API, or --pod-name"));
+            faults.push(format!(
+                "the pod name {pod:?} is no name of a pod: {fault}; set POD_NAME by the downward API, or --pod-name"
+            ));
         }
-        let identity = self.identity.or_else(|| set("ELECTOR_ID")).unwrap_or_else(|| pod.clone());
+        let identity = self.identity.unwrap_or_else(|| pod.clone());
         if identity.is_empty() || identity.len() > 200 || !identity.chars().all(|c| c.is_ascii_graphic() && c != '_') {
             faults.push(format!("the identity {identity:?} must be 1 to 200 printable characters without an underscore: a random part follows one"));
         }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::status::GROUP;
@@ -95,24 +96,25 @@ pub fn document(segments: &[&str]) -> Option<Value> {
 }
 
 /// Every namespace may be used; those listed are the ones every cluster has, and those in use.
-pub fn namespaces<'a>(in_use: impl Iterator<Item = &'a str>) -> Value {
+pub fn namespaces<'a>(in_use: impl Iterator<Item = &'a str>, created: Timestamp) -> Value {
     let standard = ["default", "kube-node-lease", "kube-public", "kube-system"];
     let names: BTreeSet<&str> = standard.into_iter().chain(in_use).collect();
     json!({
         "kind": "NamespaceList",
         "apiVersion": "v1",
         "metadata": { "resourceVersion": "1" },
-        "items": names.into_iter().map(namespace).collect::<Vec<_>>(),
+        "items": names.into_iter().map(|name| namespace(name, created)).collect::<Vec<_>>(),
     })
 }
 
-pub fn namespace(name: &str) -> Value {
+pub fn namespace(name: &str, created: Timestamp) -> Value {
     json!({
         "kind": "Namespace",
         "apiVersion": "v1",
         "metadata": {
             "name": name,
             "resourceVersion": "1",
+            "creationTimestamp": format!("{created:.0}"),
             "labels": { "kubernetes.io/metadata.name": name },
         },
         "spec": { "finalizers": ["kubernetes"] },

@@ -19,10 +19,7 @@ pub fn validate_new(lease: &Lease) -> Vec<Cause> {
         causes.extend(invalid_text("metadata.generateName", prefix, broken));
     }
     match &meta.name {
-        None => causes.push(Cause::required(
-            "metadata.name",
-            "name or generateName is required",
-        )),
+        None => causes.push(Cause::required("metadata.name", "name or generateName is required")),
         Some(name) => causes.extend(invalid_text("metadata.name", name, names::subdomain(name))),
     }
     causes.extend(validate_metadata(meta));
@@ -53,42 +50,22 @@ fn mask_trailing_dash(prefix: &str) -> String {
 fn validate_metadata(meta: &ObjectMeta) -> Vec<Cause> {
     let mut causes = Vec::new();
     let namespace = meta.namespace.as_deref().unwrap_or_default();
-    causes.extend(invalid_text(
-        "metadata.namespace",
-        namespace,
-        names::dns_label(namespace),
-    ));
+    causes.extend(invalid_text("metadata.namespace", namespace, names::dns_label(namespace)));
     if let Some(generation) = meta.generation.filter(|generation| *generation < 0) {
         let rule = "must be greater than or equal to 0";
-        causes.push(Cause::invalid(
-            "metadata.generation",
-            &json!(generation),
-            rule,
-        ));
+        causes.push(Cause::invalid("metadata.generation", &json!(generation), rule));
     }
     causes.extend(validate_labels(meta.labels.as_ref()));
     causes.extend(validate_annotations(meta.annotations.as_ref()));
-    causes.extend(validate_owners(
-        meta.owner_references.as_deref().unwrap_or_default(),
-    ));
+    causes.extend(validate_owners(meta.owner_references.as_deref().unwrap_or_default()));
     let finalizers = meta.finalizers.as_deref().unwrap_or_default();
     for finalizer in finalizers {
-        causes.extend(invalid_text(
-            "metadata.finalizers",
-            finalizer,
-            names::label_key(finalizer),
-        ));
+        causes.extend(invalid_text("metadata.finalizers", finalizer, names::label_key(finalizer)));
     }
-    let both = ["orphan", "foregroundDeletion"]
-        .iter()
-        .all(|name| finalizers.iter().any(|finalizer| finalizer == name));
+    let both = ["orphan", "foregroundDeletion"].iter().all(|name| finalizers.iter().any(|finalizer| finalizer == name));
     if both {
         let rule = "finalizer orphan and foregroundDeletion cannot be both set";
-        causes.push(Cause::invalid(
-            "metadata.finalizers",
-            &json!(finalizers),
-            rule,
-        ));
+        causes.push(Cause::invalid("metadata.finalizers", &json!(finalizers), rule));
     }
     causes
 }
@@ -100,17 +77,9 @@ fn validate_metadata_update(new: &ObjectMeta, old: &ObjectMeta) -> Vec<Cause> {
     }
     let unchanged = [
         ("metadata.name", json!(new.name), json!(old.name)),
-        (
-            "metadata.namespace",
-            json!(new.namespace),
-            json!(old.namespace),
-        ),
+        ("metadata.namespace", json!(new.namespace), json!(old.namespace)),
         ("metadata.uid", json!(new.uid), json!(old.uid)),
-        (
-            "metadata.deletionTimestamp",
-            json!(new.deletion_timestamp),
-            json!(old.deletion_timestamp),
-        ),
+        ("metadata.deletionTimestamp", json!(new.deletion_timestamp), json!(old.deletion_timestamp)),
         (
             "metadata.deletionGracePeriodSeconds",
             json!(new.deletion_grace_period_seconds),
@@ -124,20 +93,15 @@ fn validate_metadata_update(new: &ObjectMeta, old: &ObjectMeta) -> Vec<Cause> {
     }
     causes.extend(validate_labels(new.labels.as_ref()));
     causes.extend(validate_annotations(new.annotations.as_ref()));
-    causes.extend(validate_owners(
-        new.owner_references.as_deref().unwrap_or_default(),
-    ));
+    causes.extend(validate_owners(new.owner_references.as_deref().unwrap_or_default()));
     causes
 }
 
 fn no_new_finalizers(new: &ObjectMeta, old: &ObjectMeta) -> Option<Cause> {
     let old = old.finalizers.as_deref().unwrap_or_default();
     let new = new.finalizers.as_deref().unwrap_or_default();
-    let added: Vec<String> = new
-        .iter()
-        .filter(|finalizer| !old.contains(finalizer))
-        .map(|finalizer| format!("\"{finalizer}\""))
-        .collect();
+    let added: Vec<String> =
+        new.iter().filter(|finalizer| !old.contains(finalizer)).map(|finalizer| format!("\"{finalizer}\"")).collect();
     let rule = format!(
         "no new finalizers can be added if the object is being deleted, found new finalizers []string{{{}}}",
         added.join(", ")
@@ -149,11 +113,7 @@ fn validate_labels(labels: Option<&BTreeMap<String, String>>) -> Vec<Cause> {
     let mut causes = Vec::new();
     for (key, value) in labels.into_iter().flatten() {
         causes.extend(invalid_text("metadata.labels", key, names::label_key(key)));
-        causes.extend(invalid_text(
-            "metadata.labels",
-            value,
-            names::label_value(value),
-        ));
+        causes.extend(invalid_text("metadata.labels", value, names::label_value(value)));
     }
     causes
 }
@@ -177,30 +137,10 @@ fn validate_owners(owners: &[OwnerReference]) -> Vec<Cause> {
     for owner in owners {
         let version = owner.api_version.rsplit('/').next().unwrap_or_default();
         let required = [
-            (
-                "apiVersion",
-                version,
-                owner.api_version.as_str(),
-                "version must not be empty",
-            ),
-            (
-                "kind",
-                owner.kind.as_str(),
-                owner.kind.as_str(),
-                "must not be empty",
-            ),
-            (
-                "name",
-                owner.name.as_str(),
-                owner.name.as_str(),
-                "must not be empty",
-            ),
-            (
-                "uid",
-                owner.uid.as_str(),
-                owner.uid.as_str(),
-                "must not be empty",
-            ),
+            ("apiVersion", version, owner.api_version.as_str(), "version must not be empty"),
+            ("kind", owner.kind.as_str(), owner.kind.as_str(), "must not be empty"),
+            ("name", owner.name.as_str(), owner.name.as_str(), "must not be empty"),
+            ("uid", owner.uid.as_str(), owner.uid.as_str(), "must not be empty"),
         ];
         for (field, needed, shown, rule) in required {
             if needed.is_empty() {
@@ -210,11 +150,7 @@ fn validate_owners(owners: &[OwnerReference]) -> Vec<Cause> {
         }
         if owner.api_version == "v1" && owner.kind == "Event" {
             let rule = "/v1, Kind=Event is disallowed from being an owner";
-            causes.push(Cause::invalid(
-                "metadata.ownerReferences",
-                &json!(owner),
-                rule,
-            ));
+            causes.push(Cause::invalid("metadata.ownerReferences", &json!(owner), rule));
         }
     }
     let mut controllers = owners.iter().filter(|owner| owner.controller == Some(true));
@@ -224,11 +160,7 @@ fn validate_owners(owners: &[OwnerReference]) -> Vec<Cause> {
                 "Only one reference can have Controller set to true. Found \"true\" in references for {}/{} and {}/{}",
                 first.kind, first.name, other.kind, other.name
             );
-            causes.push(Cause::invalid(
-                "metadata.ownerReferences",
-                &json!(owners),
-                &rule,
-            ));
+            causes.push(Cause::invalid("metadata.ownerReferences", &json!(owners), &rule));
         }
     }
     causes
@@ -241,11 +173,7 @@ fn validate_spec(spec: Option<&LeaseSpec>) -> Vec<Cause> {
     let Some(spec) = spec else { return causes };
     if let Some(seconds) = spec.lease_duration_seconds.filter(|seconds| *seconds <= 0) {
         let field = "spec.leaseDurationSeconds";
-        causes.push(Cause::invalid(
-            field,
-            &json!(seconds),
-            "must be greater than 0",
-        ));
+        causes.push(Cause::invalid(field, &json!(seconds), "must be greater than 0"));
     }
     if let Some(count) = spec.lease_transitions.filter(|count| *count < 0) {
         let rule = "must be greater than or equal to 0";
@@ -256,8 +184,5 @@ fn validate_spec(spec: Option<&LeaseSpec>) -> Vec<Cause> {
 
 fn invalid_text(field: &str, value: &str, broken: Vec<String>) -> Vec<Cause> {
     let value = Value::from(value);
-    broken
-        .iter()
-        .map(|rule| Cause::invalid(field, &value, rule))
-        .collect()
+    broken.iter().map(|rule| Cause::invalid(field, &value, rule)).collect()
 }

@@ -55,20 +55,14 @@ pub struct Server {
 impl Server {
     /// `now` is the wall clock: it stamps `creationTimestamp` and ages rows of a table.
     pub fn new(now: fn() -> Timestamp) -> Server {
-        Server {
-            store: Arc::new(Mutex::new(Store::new(now))),
-        }
+        Server { store: Arc::new(Mutex::new(Store::new(now))) }
     }
 
     /// Serves until `shutdown`, then closes all connections, watches among them.
     ///
     /// # Errors
     /// None at present: a failed accept is tried again.
-    pub async fn serve(
-        self,
-        listener: TcpListener,
-        shutdown: impl Future<Output = ()>,
-    ) -> io::Result<()> {
+    pub async fn serve(self, listener: TcpListener, shutdown: impl Future<Output = ()>) -> io::Result<()> {
         tokio::pin!(shutdown);
         let permits = Arc::new(Semaphore::new(CONNECTIONS));
         let mut connections = JoinSet::new();

@@ -10,7 +10,12 @@ const SUBDOMAIN_BYTES: usize = 253;
 
 /// A Lease's name.
 pub fn subdomain(value: &str) -> Vec<String> {
-    let mut broken = too_long(value, SUBDOMAIN_BYTES);
+    subdomain_counted_in(value, "characters")
+}
+
+/// The real server counts bytes in both cases, and says so in one.
+fn subdomain_counted_in(value: &str, unit: &str) -> Vec<String> {
+    let mut broken = too_long(value, SUBDOMAIN_BYTES, unit);
     if !value.split('.').all(is_dns_label) {
         broken.push(format!(
             "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', \
@@ -23,7 +28,7 @@ pub fn subdomain(value: &str) -> Vec<String> {
 
 /// A namespace's name.
 pub fn dns_label(value: &str) -> Vec<String> {
-    let mut broken = too_long(value, LABEL_BYTES);
+    let mut broken = too_long(value, LABEL_BYTES, "characters");
     if is_dns_label(value) {
         return broken;
     }
@@ -54,11 +59,7 @@ pub fn label_key(value: &str) -> Vec<String> {
             if prefix.is_empty() {
                 broken.push("prefix part must be non-empty".to_owned());
             } else {
-                broken.extend(
-                    subdomain(prefix)
-                        .iter()
-                        .map(|why| format!("prefix part {why}")),
-                );
+                broken.extend(subdomain(prefix).iter().map(|why| format!("prefix part {why}")));
             }
             name
         }
@@ -71,11 +72,7 @@ pub fn label_key(value: &str) -> Vec<String> {
     if name.is_empty() {
         broken.push("name part must be non-empty".to_owned());
     } else {
-        broken.extend(
-            too_long(name, LABEL_BYTES)
-                .iter()
-                .map(|why| format!("name part {why}")),
-        );
+        broken.extend(too_long(name, LABEL_BYTES, "bytes").iter().map(|why| format!("name part {why}")));
     }
     if !is_key(name) {
         broken.push(format!("name part {shape}"));
@@ -84,7 +81,7 @@ pub fn label_key(value: &str) -> Vec<String> {
 }
 
 pub fn label_value(value: &str) -> Vec<String> {
-    let mut broken = too_long(value, LABEL_BYTES);
+    let mut broken = too_long(value, LABEL_BYTES, "bytes");
     if !value.is_empty() && !is_key(value) {
         broken.push(format!(
             "a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or '.', \
@@ -95,9 +92,9 @@ pub fn label_value(value: &str) -> Vec<String> {
     broken
 }
 
-fn too_long(value: &str, limit_bytes: usize) -> Vec<String> {
+fn too_long(value: &str, limit_bytes: usize, unit: &str) -> Vec<String> {
     match value.len() > limit_bytes {
-        true => vec![format!("must be no more than {limit_bytes} bytes")],
+        true => vec![format!("must be no more than {limit_bytes} {unit}")],
         false => Vec::new(),
     }
 }
@@ -109,9 +106,7 @@ fn is_dns_label(label: &str) -> bool {
 
 fn is_key(name: &str) -> bool {
     begins_and_ends(name, |byte| byte.is_ascii_alphanumeric())
-        && name
-            .bytes()
-            .all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte))
+        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte))
 }
 
 fn begins_and_ends(text: &str, with: impl Fn(u8) -> bool) -> bool {

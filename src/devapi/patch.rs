@@ -5,6 +5,9 @@ use serde_json::{Map, Value};
 
 use super::status::Status;
 
+/// What the copies of one JSON patch may come to: each may double what the one before it made.
+const COPIED_BYTES: usize = 3 * 1024 * 1024;
+
 pub enum Patch {
     Merge(Map<String, Value>),
     Strategic(Map<String, Value>),
@@ -23,25 +26,18 @@ pub enum Operation {
 impl Patch {
     pub fn parse(media_type: &str, body: &[u8]) -> Result<Patch, Status> {
         let parse = |body| {
-            serde_json::from_slice(body)
-                .map_err(|error| Status::bad_request(format!("error decoding patch: {error}")))
+            serde_json::from_slice(body).map_err(|error| Status::bad_request(format!("error decoding patch: {error}")))
         };
         let object = |value| match value {
             Value::Object(object) => Ok(object),
-            _ => Err(Status::bad_request(
-                "error decoding patch: it must be a JSON object",
-            )),
+            _ => Err(Status::bad_request("error decoding patch: it must be a JSON object")),
         };
         match media_type {
             "application/merge-patch+json" => Ok(Patch::Merge(object(parse(body)?)?)),
             "application/strategic-merge-patch+json" => Ok(Patch::Strategic(object(parse(body)?)?)),
             "application/json-patch+json" => match parse(body)? {
-                Value::Array(items) => Ok(Patch::Json(
-                    items.iter().map(operation).collect::<Result<_, _>>()?,
-                )),
-                _ => Err(Status::bad_request(
-                    "error decoding patch: it must be a JSON array",
-                )),
+                Value::Array(items) => Ok(Patch::Json(items.iter().map(operation).collect::<Result<_, _>>()?)),
+                _ => Err(Status::bad_request("error decoding patch: it must be a JSON array")),
             },
             _ => Err(Status::unsupported_patch()),
         }
@@ -52,8 +48,9 @@ impl Patch {
             Patch::Merge(patch) => merge(target, patch, &merge_value),
             Patch::Strategic(patch) => merge(target, patch, &strategic_value),
             Patch::Json(operations) => {
+                let mut copied_bytes = COPIED_BYTES;
                 for operation in operations {
-                    operation.apply(target).ok_or_else(Status::patch_rejected)?;
+                    operation.apply(target, &mut copied_bytes).ok_or_else(Status::patch_rejected)?;
                 }
             }
         }
@@ -74,11 +71,7 @@ fn merge(target: &mut Value, patch: Map<String, Value>, one: &MergeOne) {
         if value.is_null() {
             target.remove(&key);
         } else {
-            one(
-                &key,
-                target.entry(key.clone()).or_insert(Value::Null),
-                value,
-            );
+            one(&key, target.entry(key.clone()).or_insert(Value::Null), value);
         }
     }
 }
@@ -96,19 +89,8 @@ fn strategic_value(key: &str, target: &mut Value, value: Value) {
     match (key, value) {
         ("ownerReferences", Value::Array(items)) => merge_owners(target, items),
         ("finalizers", Value::Array(items)) => {
-            let mut merged = std::mem::take(target)
-                .as_array()
-                .cloned()
-                .unwrap_or_default();
-            merged.extend(items);
-            let mut seen = Vec::new();
-            merged.retain(|item| {
-                !seen.contains(item) && {
-                    seen.push(item.clone());
-                    true
-                }
-            });
-            *target = Value::Array(merged);
+            let old = std::mem::take(target).as_array().cloned().unwrap_or_default();
+            *target = Value::Array(in_order(&old, items, Value::clone));
         }
         (_, Value::Object(mut patch)) => {
             patch.retain(|key, _| !key.starts_with("$setElementOrder/"));
@@ -128,23 +110,42 @@ fn strategic_value(key: &str, target: &mut Value, value: Value) {
 }
 
 fn merge_owners(target: &mut Value, items: Vec<Value>) {
-    let mut owners = std::mem::take(target)
-        .as_array()
-        .cloned()
-        .unwrap_or_default();
+    let mut owners = std::mem::take(target).as_array().cloned().unwrap_or_default();
     if items.iter().any(|item| item["$patch"] == "replace") {
         owners.clear();
     }
+    let mut patched = Vec::new();
     for item in items {
-        let position = owners.iter().position(|owner| owner["uid"] == item["uid"]);
-        match (item["$patch"].as_str(), position) {
-            (Some("replace"), _) | (Some("delete"), None) => {}
-            (Some("delete"), Some(index)) => drop(owners.remove(index)),
-            (_, Some(index)) => merge_value("", &mut owners[index], item),
-            (_, None) => owners.push(item),
+        let existing = owners.iter().find(|owner| owner["uid"] == item["uid"]);
+        match (item["$patch"].as_str(), existing) {
+            (Some("replace"), _) => {}
+            (Some("delete"), _) => owners.retain(|owner| owner["uid"] != item["uid"]),
+            (_, existing) => {
+                let mut owner = existing.cloned().unwrap_or(Value::Null);
+                merge_value("", &mut owner, item);
+                patched.push(owner);
+            }
         }
     }
-    *target = Value::Array(owners);
+    *target = Value::Array(in_order(&owners, patched, |owner| owner["uid"].clone()));
+}
+
+/// The patch's items in its order and the others in theirs, each of the others before those of
+/// the patch that it stood before.
+fn in_order(old: &[Value], patched: Vec<Value>, key: impl Fn(&Value) -> Value) -> Vec<Value> {
+    let position = |item: &Value| old.iter().position(|other| key(other) == key(item));
+    let mut others = old.iter().filter(|other| !patched.iter().any(|item| key(item) == key(other))).peekable();
+    let mut merged = Vec::new();
+    for item in &patched {
+        if let Some(before) = position(item) {
+            while let Some(other) = others.next_if(|other| position(other) < Some(before)) {
+                merged.push(other.clone());
+            }
+        }
+        merged.push(item.clone());
+    }
+    merged.extend(others.cloned());
+    merged
 }
 
 fn operation(item: &Value) -> Result<Operation, Status> {
@@ -156,14 +157,8 @@ fn operation(item: &Value) -> Result<Operation, Status> {
         "add" => Ok(Operation::Add(path, value())),
         "remove" => Ok(Operation::Remove(path)),
         "replace" => Ok(Operation::Replace(path, value())),
-        "move" => Ok(Operation::Move {
-            from: text("from")?,
-            to: path,
-        }),
-        "copy" => Ok(Operation::Copy {
-            from: text("from")?,
-            to: path,
-        }),
+        "move" => Ok(Operation::Move { from: text("from")?, to: path }),
+        "copy" => Ok(Operation::Copy { from: text("from")?, to: path }),
         "test" => Ok(Operation::Test(path, value())),
         _ => Err(malformed()),
     }
@@ -171,7 +166,7 @@ fn operation(item: &Value) -> Result<Operation, Status> {
 
 impl Operation {
     /// `None`: it does not apply.
-    fn apply(self, target: &mut Value) -> Option<()> {
+    fn apply(self, target: &mut Value, copied_bytes: &mut usize) -> Option<()> {
         match self {
             Operation::Add(path, value) => add(target, &path, value),
             Operation::Remove(path) => remove(target, &path).map(drop),
@@ -185,12 +180,11 @@ impl Operation {
             }
             Operation::Copy { from, to } => {
                 let value = target.pointer(&from)?.clone();
+                *copied_bytes = copied_bytes.checked_sub(value.to_string().len())?;
                 add(target, &to, value)
             }
             // An absent field is null to a test.
-            Operation::Test(path, value) => {
-                (*target.pointer(&path).unwrap_or(&Value::Null) == value).then_some(())
-            }
+            Operation::Test(path, value) => (*target.pointer(&path).unwrap_or(&Value::Null) == value).then_some(()),
         }
     }
 }
@@ -198,10 +192,7 @@ impl Operation {
 /// The place that holds `path`'s last part, and that part.
 fn parent<'a>(target: &'a mut Value, path: &str) -> Option<(&'a mut Value, String)> {
     let (parent, last) = path.rsplit_once('/')?;
-    Some((
-        target.pointer_mut(parent)?,
-        last.replace("~1", "/").replace("~0", "~"),
-    ))
+    Some((target.pointer_mut(parent)?, last.replace("~1", "/").replace("~0", "~")))
 }
 
 fn add(target: &mut Value, path: &str, value: Value) -> Option<()> {
@@ -214,11 +205,7 @@ fn add(target: &mut Value, path: &str, value: Value) -> Option<()> {
             object.insert(key, value);
         }
         (Value::Array(items), index) => {
-            let index = if index == "-" {
-                items.len()
-            } else {
-                index.parse().ok()?
-            };
+            let index = if index == "-" { items.len() } else { index.parse().ok()? };
             (index <= items.len()).then(|| items.insert(index, value))?;
         }
         _ => return None,
@@ -234,5 +221,21 @@ fn remove(target: &mut Value, path: &str) -> Option<Value> {
             (index < items.len()).then(|| items.remove(index))
         }
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_patch_of_copies_cannot_grow_without_bound() {
+        let operations: Vec<Value> =
+            (0..60).map(|count| json!({ "op": "copy", "from": "", "path": format!("/{count}") })).collect();
+        let patch = Patch::parse("application/json-patch+json", json!(operations).to_string().as_bytes());
+        let mut target = json!({ "text": "x".repeat(100) });
+        let refused = patch.expect("it is a patch").apply(&mut target).expect_err("it is too much");
+        assert_eq!(refused.code, 422);
     }
 }

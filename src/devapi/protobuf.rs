@@ -19,9 +19,9 @@ enum Wire<'a> {
 
 /// Reads an enveloped message whose fields are `fields`.
 pub fn read(body: &[u8], fields: &[Field]) -> Result<Value, String> {
-    let envelope = body.strip_prefix(MAGIC).ok_or(
-        "provided data does not appear to be a protobuf message, expected prefix [107 56 115 0]",
-    )?;
+    let envelope = body
+        .strip_prefix(MAGIC)
+        .ok_or("provided data does not appear to be a protobuf message, expected prefix [107 56 115 0]")?;
     let mut type_meta: &[u8] = &[];
     let mut raw: &[u8] = &[];
     each_field(envelope, |number, wire| {
@@ -63,20 +63,17 @@ fn read_field(slot: &mut Value, wire: Wire<'_>, shape: &Shape) -> Result<(), Str
         Shape::Ignored => {}
         Shape::Text | Shape::TextPointer => *slot = text(wire)?.into(),
         // Negative numbers are sign-extended to 64 bits on the wire.
-        Shape::Int32 | Shape::Int64 => *slot = number(wire)?.cast_signed().into(),
+        Shape::Int32 | Shape::Int64 | Shape::Count => *slot = number(wire)?.cast_signed().into(),
         Shape::Bool => *slot = (number(wire)? != 0).into(),
         Shape::Time | Shape::MicroTime => *slot = time(bytes(wire)?, shape)?,
         Shape::TextMap => {
             let (key, value) = map_entry(bytes(wire)?)?;
-            let mut map = std::mem::take(slot)
-                .as_object()
-                .cloned()
-                .unwrap_or_default();
+            let mut map = std::mem::take(slot).as_object().cloned().unwrap_or_default();
             map.insert(key, value.into());
             *slot = Value::Object(map);
         }
         Shape::TextList => push(slot, text(wire)?.into()),
-        Shape::Object(fields) => *slot = Value::Object(message(bytes(wire)?, fields)?),
+        Shape::Object(_, fields) => *slot = Value::Object(message(bytes(wire)?, fields)?),
         Shape::ObjectList(fields) => push(slot, Value::Object(message(bytes(wire)?, fields)?)),
     }
     Ok(())

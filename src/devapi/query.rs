@@ -23,19 +23,13 @@ impl Query {
 
     /// The first value; "" where the name is not given.
     pub fn text(&self, name: &str) -> &str {
-        self.0
-            .iter()
-            .find(|(key, _)| key == name)
-            .map_or("", |(_, value)| value)
+        self.0.iter().find(|(key, _)| key == name).map_or("", |(_, value)| value)
     }
 
     /// As Go's clients of this API mean it: `?watch` and `?watch=1` are yes.
     pub fn flag(&self, name: &str) -> Option<bool> {
         let (_, value) = self.0.iter().find(|(key, _)| key == name)?;
-        Some(!matches!(
-            value.to_ascii_lowercase().as_str(),
-            "false" | "0"
-        ))
+        Some(!matches!(value.to_ascii_lowercase().as_str(), "false" | "0"))
     }
 
     pub fn seconds(&self, name: &str) -> Result<Option<u64>, Status> {
@@ -44,20 +38,12 @@ impl Query {
             text => text
                 .parse::<i64>()
                 .map(|seconds| u64::try_from(seconds).ok())
-                .map_err(|_| {
-                    Status::bad_request(format!(
-                        "strconv.ParseInt: parsing \"{text}\": invalid syntax"
-                    ))
-                }),
+                .map_err(|_| Status::bad_request(format!("strconv.ParseInt: parsing \"{text}\": invalid syntax"))),
         }
     }
 
     fn all(&self, name: &str) -> Vec<&str> {
-        self.0
-            .iter()
-            .filter(|(key, _)| key == name)
-            .map(|(_, value)| value.as_str())
-            .collect()
+        self.0.iter().filter(|(key, _)| key == name).map(|(_, value)| value.as_str()).collect()
     }
 }
 
@@ -77,11 +63,7 @@ pub fn percent_decode(text: &str, plus_is_space: bool) -> String {
                 rest = &after[2..];
             }
             None => {
-                bytes.push(if byte == b'+' && plus_is_space {
-                    b' '
-                } else {
-                    byte
-                });
+                bytes.push(if byte == b'+' && plus_is_space { b' ' } else { byte });
                 rest = after;
             }
         }
@@ -117,10 +99,7 @@ impl WriteOptions {
                 return Err(Status::invalid(META_GROUP, kind, "", vec![cause]));
             }
         };
-        Ok(WriteOptions {
-            dry_run,
-            unknown_fields,
-        })
+        Ok(WriteOptions { dry_run, unknown_fields })
     }
 }
 
@@ -148,12 +127,7 @@ pub fn check_propagation(policy: Option<&str>) -> Result<(), Status> {
         Some(other) => {
             let supported = ["Foreground", "Background", "Orphan", "nil"];
             let cause = Cause::not_supported("propagationPolicy", &json!(other), &supported);
-            Err(Status::invalid(
-                META_GROUP,
-                "DeleteOptions",
-                "",
-                vec![cause],
-            ))
+            Err(Status::invalid(META_GROUP, "DeleteOptions", "", vec![cause]))
         }
     }
 }
@@ -171,16 +145,11 @@ pub fn check_list_options(query: &Query, watch: bool) -> Result<(), Status> {
     }
     if !version_match.is_empty() && watch {
         if !sends_initial {
-            let rule =
-                "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided";
+            let rule = "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided";
             causes.push(forbid(field, rule));
         }
         if version_match != "NotOlderThan" {
-            causes.push(Cause::not_supported(
-                field,
-                &json!(version_match),
-                &["NotOlderThan"],
-            ));
+            causes.push(Cause::not_supported(field, &json!(version_match), &["NotOlderThan"]));
         }
     }
     if !version_match.is_empty() && !watch {
@@ -190,11 +159,7 @@ pub fn check_list_options(query: &Query, watch: bool) -> Result<(), Status> {
         }
         if !matches!(version_match, "Exact" | "NotOlderThan") {
             let supported = ["Exact", "NotOlderThan", ""];
-            causes.push(Cause::not_supported(
-                field,
-                &json!(version_match),
-                &supported,
-            ));
+            causes.push(Cause::not_supported(field, &json!(version_match), &supported));
         }
         if version_match == "Exact" && query.text("resourceVersion") == "0" {
             let rule = "resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\"";

@@ -25,15 +25,12 @@ impl Body for ReplyBody {
     type Data = Bytes;
     type Error = Infallible;
 
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+    fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
         match self.get_mut() {
             ReplyBody::Whole(body) => Pin::new(body).poll_frame(context),
-            ReplyBody::Events(events) => events
-                .poll_recv(context)
-                .map(|event| event.map(|bytes| Ok(Frame::data(bytes)))),
+            ReplyBody::Events(events) => {
+                events.poll_recv(context).map(|event| event.map(|bytes| Ok(Frame::data(bytes))))
+            }
         }
     }
 
@@ -55,21 +52,13 @@ impl Body for ReplyBody {
 pub type Reply = Response<ReplyBody>;
 
 pub fn json(code: u16, value: &Value, pretty: bool) -> Reply {
-    let mut text = if pretty {
-        format!("{value:#}")
-    } else {
-        value.to_string()
-    };
+    let mut text = if pretty { format!("{value:#}") } else { value.to_string() };
     text.push('\n');
     reply(code, "application/json", ReplyBody::Whole(Full::from(text)))
 }
 
 pub fn text(code: u16, text: &'static str) -> Reply {
-    reply(
-        code,
-        "text/plain; charset=utf-8",
-        ReplyBody::Whole(Full::from(text)),
-    )
+    reply(code, "text/plain; charset=utf-8", ReplyBody::Whole(Full::from(text)))
 }
 
 pub fn events(events: mpsc::Receiver<Bytes>) -> Reply {
@@ -81,10 +70,7 @@ fn reply(code: u16, content_type: &'static str, body: ReplyBody) -> Reply {
     *reply.status_mut() = hyper::StatusCode::from_u16(code).unwrap_or_default();
     let headers = reply.headers_mut();
     headers.insert("content-type", HeaderValue::from_static(content_type));
-    headers.insert(
-        "cache-control",
-        HeaderValue::from_static("no-cache, private"),
-    );
+    headers.insert("cache-control", HeaderValue::from_static("no-cache, private"));
     reply
 }
 
@@ -101,13 +87,8 @@ pub fn add_warnings(reply: &mut Reply, unknown_fields: &[String]) {
 
 /// People at a terminal get indented JSON, as from the real server.
 pub fn wants_pretty(headers: &HeaderMap, query: &Query) -> bool {
-    let agent = headers
-        .get(USER_AGENT)
-        .and_then(|agent| agent.to_str().ok())
-        .unwrap_or_default();
-    let person = ["curl", "Wget", "Mozilla/5.0"]
-        .iter()
-        .any(|name| agent.starts_with(name));
+    let agent = headers.get(USER_AGENT).and_then(|agent| agent.to_str().ok()).unwrap_or_default();
+    let person = ["curl", "Wget", "Mozilla/5.0"].iter().any(|name| agent.starts_with(name));
     query.flag("pretty").unwrap_or(person)
 }
 
@@ -124,19 +105,12 @@ pub fn wanted_form(headers: &HeaderMap, query: &Query) -> Result<Form, Status> {
             )));
         }
     };
-    let accept: Vec<&str> = headers
-        .get_all(ACCEPT)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .collect();
+    let accept: Vec<&str> = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok()).collect();
     let accept = accept.join(",");
     if accept.trim().is_empty() {
         return Ok(Form::Whole);
     }
-    accept
-        .split(',')
-        .find_map(|range| acceptable(range, include))
-        .ok_or_else(Status::not_acceptable)
+    accept.split(',').find_map(|range| acceptable(range, include)).ok_or_else(Status::not_acceptable)
 }
 
 fn acceptable(range: &str, include: Include) -> Option<Form> {
@@ -156,11 +130,9 @@ fn acceptable(range: &str, include: Include) -> Option<Form> {
     match (kind, group, version) {
         (None, _, _) => Some(Form::Whole),
         (Some("Table"), Some("meta.k8s.io"), Some("v1")) => Some(Form::Table(include)),
-        (
-            Some("PartialObjectMetadata" | "PartialObjectMetadataList"),
-            Some("meta.k8s.io"),
-            Some("v1"),
-        ) => Some(Form::Metadata),
+        (Some("PartialObjectMetadata" | "PartialObjectMetadataList"), Some("meta.k8s.io"), Some("v1")) => {
+            Some(Form::Metadata)
+        }
         _ => None,
     }
 }

@@ -51,14 +51,8 @@ pub async fn answer(store: Arc<Mutex<Store>>, request: Request<Incoming>) -> Rep
         Ok(body) => body,
         Err(status) => return reply::json(status.code, &status.to_json(), pretty),
     };
-    let call = Call {
-        parts,
-        query,
-        body,
-        store,
-    };
-    call.answer(pretty)
-        .unwrap_or_else(|status| reply::json(status.code, &status.to_json(), pretty))
+    let call = Call { parts, query, body, store };
+    call.answer(pretty).unwrap_or_else(|status| reply::json(status.code, &status.to_json(), pretty))
 }
 
 async fn read_body(body: Incoming) -> Result<Bytes, Status> {
@@ -67,9 +61,7 @@ async fn read_body(body: Incoming) -> Result<Bytes, Status> {
         Ok(Ok(collected)) => Ok(collected.to_bytes()),
         Ok(Err(error)) if error.is::<LengthLimitError>() => Err(Status::body_too_large(BODY_BYTES)),
         Ok(Err(error)) => Err(Status::bad_request(error.to_string())),
-        Err(_) => Err(Status::bad_request(
-            "the request's body did not arrive in time",
-        )),
+        Err(_) => Err(Status::bad_request("the request's body did not arrive in time")),
     }
 }
 
@@ -99,45 +91,31 @@ impl Call {
 
     fn target(&self, pretty: bool) -> Result<Target, Status> {
         let path = self.parts.uri.path().trim_end_matches('/');
-        let segments: Vec<String> = path
-            .split('/')
-            .skip(1)
-            .map(|segment| percent_decode(segment, false))
-            .collect();
+        let segments: Vec<String> = path.split('/').skip(1).map(|segment| percent_decode(segment, false)).collect();
         let segments: Vec<&str> = segments.iter().map(String::as_str).collect();
         let document = |value: Value| Ok(Target::Document(reply::json(200, &value, pretty)));
         match segments.as_slice() {
             ["healthz" | "livez" | "readyz", ..] => Ok(Target::Document(reply::text(200, "ok"))),
             ["apis", GROUP, "v1", "leases"] => Ok(Target::AllLeases),
-            ["apis", GROUP, "v1", "namespaces", namespace, "leases"] => Ok(Target::Leases {
-                namespace: (*namespace).to_owned(),
-            }),
+            ["apis", GROUP, "v1", "namespaces", namespace, "leases"] => {
+                Ok(Target::Leases { namespace: (*namespace).to_owned() })
+            }
             ["apis", GROUP, "v1", "namespaces", namespace, "leases", name] => {
                 Ok(Target::Lease(((*namespace).to_owned(), (*name).to_owned())))
             }
-            [
-                "apis",
-                "authorization.k8s.io",
-                "v1",
-                "selfsubjectaccessreviews",
-            ] => Ok(Target::AccessReview),
+            ["apis", "authorization.k8s.io", "v1", "selfsubjectaccessreviews"] => Ok(Target::AccessReview),
             ["api", "v1", "namespaces"] => {
-                document(discovery::namespaces(self.store().namespaces()))
+                let store = self.store();
+                document(discovery::namespaces(store.namespaces(), store.started()))
             }
             ["api", "v1", "namespaces", name] => match super::names::dns_label(name).is_empty() {
-                true => document(discovery::namespace(name)),
+                true => document(discovery::namespace(name, self.store().started())),
                 false => Err(Status::no_such_namespace(name)),
             },
-            ["version"] => Ok(Target::Document(reply::json(
-                200,
-                &discovery::version(),
-                true,
-            ))),
+            ["version"] => Ok(Target::Document(reply::json(200, &discovery::version(), true))),
             segments => match discovery::document(segments) {
                 Some(value) => document(value),
-                None if matches!(segments, ["api" | "apis", "v1" | GROUP, ..]) => {
-                    Err(Status::no_such_resource())
-                }
+                None if matches!(segments, ["api" | "apis", "v1" | GROUP, ..]) => Err(Status::no_such_resource()),
                 None => Ok(Target::Document(reply::text(404, "404 page not found\n"))),
             },
         }
@@ -177,17 +155,11 @@ impl Call {
         let asked = self.check_version_reached()?;
         let store = self.store();
         if self.query.text("resourceVersionMatch") == "Exact" && asked != store.version() {
-            return Err(Status::expired(
-                "The resourceVersion for the provided list is too old.",
-            ));
+            return Err(Status::expired("The resourceVersion for the provided list is too old."));
         }
         let leases = store.list(&selector);
         let leases = leases.iter().map(AsRef::as_ref);
-        Ok(reply::json(
-            200,
-            &form.list(leases, store.version(), store.now()),
-            pretty,
-        ))
+        Ok(reply::json(200, &form.list(leases, store.version(), store.now()), pretty))
     }
 
     fn selector(&self, namespace: Option<String>) -> Result<Selector, Status> {
@@ -212,9 +184,7 @@ impl Call {
             version,
             initial_events: self.query.flag("sendInitialEvents").unwrap_or(version == 0),
             bookmarks: self.query.flag("allowWatchBookmarks") == Some(true),
-            timeout: timeout
-                .filter(|seconds| *seconds > 0)
-                .map(Duration::from_secs),
+            timeout: timeout.filter(|seconds| *seconds > 0).map(Duration::from_secs),
         };
         Ok(reply::events(watch::start(&self.store, options)))
     }
@@ -257,9 +227,7 @@ impl Call {
         check_namespace(&lease, &key.0)?;
         check_name(&lease, &key.1)?;
         let expected_uid = lease.metadata.uid.clone();
-        let updated = self
-            .store()
-            .update(key, lease, expected_uid.as_deref(), options.dry_run)?;
+        let updated = self.store().update(key, lease, expected_uid.as_deref(), options.dry_run)?;
         Ok(self.updated(&updated, &unknown, form, pretty))
     }
 
@@ -328,18 +296,11 @@ impl Call {
         let leases = store.list(&selector);
         for lease in &leases {
             let meta = &lease.metadata;
-            let key = (
-                meta.namespace.clone().unwrap_or_default(),
-                meta.name.clone().unwrap_or_default(),
-            );
+            let key = (meta.namespace.clone().unwrap_or_default(), meta.name.clone().unwrap_or_default());
             store.delete(&key, &options)?;
         }
         let leases = leases.iter().map(AsRef::as_ref);
-        Ok(reply::json(
-            200,
-            &form.list(leases, version, store.now()),
-            pretty,
-        ))
+        Ok(reply::json(200, &form.list(leases, version, store.now()), pretty))
     }
 
     /// Cascading is accepted and does nothing: nothing here is owned by a Lease.
@@ -350,22 +311,11 @@ impl Call {
             self.parse_body(schema::DELETE_OPTIONS)?
         };
         let mut unknown = Vec::new();
-        let options = schema::read_object(
-            body,
-            schema::DELETE_OPTIONS,
-            "DeleteOptions",
-            "",
-            &mut unknown,
-        )
-        .map_err(Status::bad_request)?;
+        let options = schema::read_object(body, schema::DELETE_OPTIONS, "DeleteOptions", "", &mut unknown)
+            .map_err(Status::bad_request)?;
         let options = Value::Object(options);
         query::check_propagation(options["propagationPolicy"].as_str())?;
-        let dry_run: Vec<&str> = options["dryRun"]
-            .as_array()
-            .into_iter()
-            .flatten()
-            .filter_map(Value::as_str)
-            .collect();
+        let dry_run: Vec<&str> = options["dryRun"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
         let precondition = |name| options["preconditions"][name].as_str().map(str::to_owned);
         Ok(DeleteOptions {
             uid: precondition("uid"),
@@ -388,16 +338,8 @@ impl Call {
     }
 
     fn media_type(&self) -> String {
-        let header = self
-            .parts
-            .headers
-            .get(CONTENT_TYPE)
-            .and_then(|value| value.to_str().ok());
-        let media_type = header
-            .unwrap_or_default()
-            .split(';')
-            .next()
-            .unwrap_or_default();
+        let header = self.parts.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
+        let media_type = header.unwrap_or_default().split(';').next().unwrap_or_default();
         media_type.trim().to_ascii_lowercase()
     }
 
@@ -410,16 +352,13 @@ impl Call {
         let value = match self.media_type().as_str() {
             "" | "application/json" => serde_json::from_slice(&self.body)
                 .map_err(|error| unrecognised(format!("json parse error: {error}")))?,
-            "application/vnd.kubernetes.protobuf" => {
-                protobuf::read(&self.body, fields).map_err(unrecognised)?
-            }
+            "application/vnd.kubernetes.protobuf" => protobuf::read(&self.body, fields).map_err(unrecognised)?,
             _ => return Err(Status::unsupported_body()),
         };
         match value {
             Value::Object(_) => Ok(value),
-            _ => Err(unrecognised(
-                "json parse error: the body is not an object".to_owned(),
-            )),
+            Value::Null => Ok(json!({})),
+            _ => Err(unrecognised("json parse error: the body is not an object".to_owned())),
         }
     }
 }
@@ -427,31 +366,18 @@ impl Call {
 fn read_lease(body: Value, unknown_fields: UnknownFields) -> Result<(Lease, Vec<String>), Status> {
     let text = |name: &str| body[name].as_str().unwrap_or_default().to_owned();
     let (kind, api_version) = (text("kind"), text("apiVersion"));
-    let version = api_version
-        .rsplit('/')
-        .next()
-        .filter(|version| !version.is_empty());
+    let version = api_version.rsplit('/').next().filter(|version| !version.is_empty());
     let shown_kind = if kind.is_empty() { "Lease" } else { &kind };
     let unhandled = |why: String| {
         let version = version.unwrap_or("v1");
-        Status::bad_request(format!(
-            "{shown_kind} in version \"{version}\" cannot be handled as a Lease: {why}"
-        ))
+        Status::bad_request(format!("{shown_kind} in version \"{version}\" cannot be handled as a Lease: {why}"))
     };
     let expected = matches!(api_version.as_str(), "" | API_VERSION);
     if shown_kind != "Lease" || !expected {
-        let version = if api_version.is_empty() {
-            API_VERSION
-        } else {
-            &api_version
-        };
-        return Err(unhandled(format!(
-            "no kind \"{shown_kind}\" is registered for version \"{version}\""
-        )));
+        let version = if api_version.is_empty() { API_VERSION } else { &api_version };
+        return Err(unhandled(format!("no kind \"{shown_kind}\" is registered for version \"{version}\"")));
     }
-    schema::read_lease(body)
-        .and_then(|read| refuse_unknown(read, unknown_fields))
-        .map_err(unhandled)
+    schema::read_lease(body).and_then(|read| refuse_unknown(read, unknown_fields)).map_err(unhandled)
 }
 
 fn refuse_unknown(
@@ -460,10 +386,7 @@ fn refuse_unknown(
 ) -> Result<(Lease, Vec<String>), String> {
     match unknown_fields {
         UnknownFields::Refuse if !unknown.is_empty() => {
-            let fields: Vec<String> = unknown
-                .iter()
-                .map(|field| format!("unknown field \"{field}\""))
-                .collect();
+            let fields: Vec<String> = unknown.iter().map(|field| format!("unknown field \"{field}\"")).collect();
             Err(format!("strict decoding error: {}", fields.join(", ")))
         }
         UnknownFields::Ignore => Ok((lease, Vec::new())),

@@ -24,6 +24,8 @@ pub enum Shape {
     TextPointer,
     Int32,
     Int64,
+    /// An integer that is left out when zero.
+    Count,
     Bool,
     /// RFC 3339; written with whole seconds.
     Time,
@@ -31,25 +33,22 @@ pub enum Shape {
     MicroTime,
     TextMap,
     TextList,
-    Object(&'static [Field]),
+    /// The Go type's name, for messages, and the fields.
+    Object(&'static str, &'static [Field]),
     ObjectList(&'static [Field]),
     /// Known, accepted and not kept.
     Ignored,
 }
 
 const fn field(name: &'static str, number: u32, shape: Shape) -> Field {
-    Field {
-        name,
-        number,
-        shape,
-    }
+    Field { name, number, shape }
 }
 
 pub const LEASE: &[Field] = &[
     field("apiVersion", 0, Shape::Text),
     field("kind", 0, Shape::Text),
-    field("metadata", 1, Shape::Object(OBJECT_META)),
-    field("spec", 2, Shape::Object(LEASE_SPEC)),
+    field("metadata", 1, Shape::Object("v1.ObjectMeta", OBJECT_META)),
+    field("spec", 2, Shape::Object("v1.LeaseSpec", LEASE_SPEC)),
 ];
 
 const OBJECT_META: &[Field] = &[
@@ -59,7 +58,7 @@ const OBJECT_META: &[Field] = &[
     field("selfLink", 4, Shape::Text),
     field("uid", 5, Shape::Text),
     field("resourceVersion", 6, Shape::Text),
-    field("generation", 7, Shape::Int64),
+    field("generation", 7, Shape::Count),
     field("creationTimestamp", 8, Shape::Time),
     field("deletionTimestamp", 9, Shape::Time),
     field("deletionGracePeriodSeconds", 10, Shape::Int64),
@@ -94,21 +93,14 @@ pub const DELETE_OPTIONS: &[Field] = &[
     field("apiVersion", 0, Shape::Text),
     field("kind", 0, Shape::Text),
     field("gracePeriodSeconds", 1, Shape::Int64),
-    field("preconditions", 2, Shape::Object(PRECONDITIONS)),
+    field("preconditions", 2, Shape::Object("v1.Preconditions", PRECONDITIONS)),
     field("orphanDependents", 3, Shape::Bool),
     field("propagationPolicy", 4, Shape::TextPointer),
     field("dryRun", 5, Shape::TextList),
-    field(
-        "ignoreStoreReadErrorWithClusterBreakingPotential",
-        6,
-        Shape::Bool,
-    ),
+    field("ignoreStoreReadErrorWithClusterBreakingPotential", 6, Shape::Bool),
 ];
 
-const PRECONDITIONS: &[Field] = &[
-    field("uid", 1, Shape::TextPointer),
-    field("resourceVersion", 2, Shape::TextPointer),
-];
+const PRECONDITIONS: &[Field] = &[field("uid", 1, Shape::TextPointer), field("resourceVersion", 2, Shape::TextPointer)];
 
 /// Reads a parsed body into a Lease. Also gives the paths of fields that a Lease does not have;
 /// what becomes of them is the caller's choice (`fieldValidation`).
@@ -126,17 +118,9 @@ pub fn read_lease(body: Value) -> Result<(Lease, Vec<String>), String> {
 
 /// The typed owner reference has no defaults for what Go reads as "", and validation must see it.
 fn with_required_parts(mut lease: Map<String, Value>) -> Map<String, Value> {
-    lease
-        .entry("metadata")
-        .or_insert_with(|| Value::Object(Map::new()));
-    let owners = lease["metadata"]
-        .get_mut("ownerReferences")
-        .and_then(Value::as_array_mut);
-    for owner in owners
-        .into_iter()
-        .flatten()
-        .filter_map(Value::as_object_mut)
-    {
+    lease.entry("metadata").or_insert_with(|| Value::Object(Map::new()));
+    let owners = lease["metadata"].get_mut("ownerReferences").and_then(Value::as_array_mut);
+    for owner in owners.into_iter().flatten().filter_map(Value::as_object_mut) {
         for name in ["apiVersion", "kind", "name", "uid"] {
             owner.entry(name).or_insert_with(|| "".into());
         }
@@ -144,26 +128,22 @@ fn with_required_parts(mut lease: Map<String, Value>) -> Map<String, Value> {
     lease
 }
 
-/// Reads an object against its table. `type_name` and `path` are for the message.
+/// Reads an object against its table. `go_type` and `path` are for the message.
 pub fn read_object(
     value: Value,
     fields: &[Field],
-    type_name: &str,
+    go_type: &str,
     path: &str,
     unknown: &mut Vec<String>,
 ) -> Result<Map<String, Value>, String> {
     let object = match value {
         Value::Object(object) => object,
         Value::Null => Map::new(),
-        other => return Err(wrong_type(&other, type_name, path, type_name)),
+        other => return Err(wrong_type(&other, path, go_type)),
     };
     let mut kept = Map::new();
     for (name, value) in object {
-        let path = if path.is_empty() {
-            name.clone()
-        } else {
-            format!("{path}.{name}")
-        };
+        let path = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
         match fields.iter().find(|field| field.name == name) {
             None => unknown.push(path),
             Some(field) => {
@@ -176,16 +156,11 @@ pub fn read_object(
     Ok(kept)
 }
 
-fn read_field(
-    value: Value,
-    shape: &Shape,
-    path: &str,
-    unknown: &mut Vec<String>,
-) -> Result<Option<Value>, String> {
+fn read_field(value: Value, shape: &Shape, path: &str, unknown: &mut Vec<String>) -> Result<Option<Value>, String> {
     if value.is_null() {
         return Ok(None);
     }
-    let wrong = |value: &Value, go_type| Err(wrong_type(value, "Lease", path, go_type));
+    let wrong = |value: &Value, go_type| Err(wrong_type(value, path, go_type));
     match shape {
         Shape::Ignored => Ok(None),
         Shape::Text | Shape::TextPointer => match value {
@@ -197,7 +172,8 @@ fn read_field(
             Some(number) if i32::try_from(number).is_ok() => Ok(Some(value)),
             _ => wrong(&value, "int32"),
         },
-        Shape::Int64 => match value.as_i64() {
+        Shape::Int64 | Shape::Count => match value.as_i64() {
+            Some(0) if matches!(shape, Shape::Count) => Ok(None),
             Some(_) => Ok(Some(value)),
             None => wrong(&value, "int64"),
         },
@@ -212,13 +188,11 @@ fn read_field(
         Shape::TextMap => read_text_map(value, path),
         Shape::TextList => match value {
             Value::Array(items) if items.is_empty() => Ok(None),
-            Value::Array(items) if items.iter().all(Value::is_string) => {
-                Ok(Some(Value::Array(items)))
-            }
+            Value::Array(items) if items.iter().all(Value::is_string) => Ok(Some(Value::Array(items))),
             other => wrong(&other, "[]string"),
         },
-        Shape::Object(fields) => {
-            let object = read_object(value, fields, "Lease", path, unknown)?;
+        Shape::Object(go_type, fields) => {
+            let object = read_object(value, fields, go_type, path, unknown)?;
             Ok(Some(Value::Object(object)))
         }
         Shape::ObjectList(fields) => match value {
@@ -227,7 +201,7 @@ fn read_field(
                 let mut kept = Vec::new();
                 for (index, item) in items.into_iter().enumerate() {
                     let path = format!("{path}[{index}]");
-                    let item = read_object(item, fields, "Lease", &path, unknown)?;
+                    let item = read_object(item, fields, "v1.OwnerReference", &path, unknown)?;
                     kept.push(Value::Object(item));
                 }
                 Ok(Some(Value::Array(kept)))
@@ -239,13 +213,13 @@ fn read_field(
 
 fn read_text_map(value: Value, path: &str) -> Result<Option<Value>, String> {
     let Value::Object(mut map) = value else {
-        return Err(wrong_type(&value, "Lease", path, "map[string]string"));
+        return Err(wrong_type(&value, path, "map[string]string"));
     };
     for entry in map.values_mut() {
         match entry {
             Value::String(_) => {}
             Value::Null => *entry = "".into(),
-            other => return Err(wrong_type(other, "Lease", path, "string")),
+            other => return Err(wrong_type(other, path, "string")),
         }
     }
     Ok((!map.is_empty()).then_some(Value::Object(map)))
@@ -253,9 +227,7 @@ fn read_text_map(value: Value, path: &str) -> Result<Option<Value>, String> {
 
 /// Go refuses a `MicroTime` that has not exactly six digits of fraction; a `Time` may have any.
 fn read_time(text: &str, shape: &Shape) -> Result<(), String> {
-    let fraction = text
-        .split_once('.')
-        .map(|(_, rest)| rest.bytes().take_while(u8::is_ascii_digit).count());
+    let fraction = text.split_once('.').map(|(_, rest)| rest.bytes().take_while(u8::is_ascii_digit).count());
     let well_formed = match shape {
         Shape::MicroTime => fraction == Some(6),
         _ => true,
@@ -268,12 +240,11 @@ fn read_time(text: &str, shape: &Shape) -> Result<(), String> {
         Shape::MicroTime => "2006-01-02T15:04:05.000000Z07:00",
         _ => "2006-01-02T15:04:05Z07:00",
     };
-    Err(format!(
-        "parsing time {text:?} as {layout:?}: cannot parse {text:?}"
-    ))
+    Err(format!("parsing time {text:?} as {layout:?}: cannot parse {text:?}"))
 }
 
-fn wrong_type(value: &Value, type_name: &str, path: &str, go_type: &str) -> String {
+/// As Go says it: the innermost named type, then the whole path.
+fn wrong_type(value: &Value, path: &str, go_type: &str) -> String {
     let what = match value {
         Value::Null => "null".to_owned(),
         Value::Bool(_) => "bool".to_owned(),
@@ -283,11 +254,10 @@ fn wrong_type(value: &Value, type_name: &str, path: &str, go_type: &str) -> Stri
         Value::Array(_) => "array".to_owned(),
         Value::Object(_) => "object".to_owned(),
     };
-    if path.is_empty() {
-        format!("json: cannot unmarshal {what} into Go value of type {go_type}")
-    } else {
-        format!(
-            "json: cannot unmarshal {what} into Go struct field {type_name}.{path} of type {go_type}"
-        )
-    }
+    let owner = match path.split_once('.') {
+        Some(("metadata", _)) => "ObjectMeta",
+        Some(("spec", _)) => "LeaseSpec",
+        _ => "Lease",
+    };
+    format!("json: cannot unmarshal {what} into Go struct field {owner}.{path} of type {go_type}")
 }

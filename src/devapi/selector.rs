@@ -42,20 +42,13 @@ enum LabelTest {
 
 impl Selector {
     pub fn new(namespace: Option<String>, fields: &str, labels: &str) -> Result<Selector, String> {
-        Ok(Selector {
-            namespace,
-            fields: parse_fields(fields)?,
-            labels: parse_labels(labels)?,
-        })
+        Ok(Selector { namespace, fields: parse_fields(fields)?, labels: parse_labels(labels)? })
     }
 
     pub fn matches(&self, lease: &Lease) -> bool {
         let name = lease.metadata.name.as_deref().unwrap_or_default();
         let namespace = lease.metadata.namespace.as_deref().unwrap_or_default();
-        let in_namespace = self
-            .namespace
-            .as_deref()
-            .is_none_or(|wanted| wanted == namespace);
+        let in_namespace = self.namespace.as_deref().is_none_or(|wanted| wanted == namespace);
         let fields = self.fields.iter().all(|term| {
             let value = match term.field {
                 Field::Name => name,
@@ -63,20 +56,12 @@ impl Selector {
             };
             (value == term.value) == term.equal
         });
-        in_namespace
-            && fields
-            && self
-                .labels
-                .iter()
-                .all(|term| term.matches(lease.metadata.labels.as_ref()))
+        in_namespace && fields && self.labels.iter().all(|term| term.matches(lease.metadata.labels.as_ref()))
     }
 }
 
 fn parse_fields(text: &str) -> Result<Vec<FieldTerm>, String> {
-    let terms = text
-        .split(',')
-        .map(str::trim)
-        .filter(|term| !term.is_empty());
+    let terms = text.split(',').map(str::trim).filter(|term| !term.is_empty());
     terms
         .map(|term| {
             let (field, value, equal) = if let Some((field, value)) = term.split_once("!=") {
@@ -126,23 +111,20 @@ fn parse_labels(text: &str) -> Result<Vec<LabelTerm>, String> {
     let mut terms = Vec::new();
     let mut rest = text.trim();
     while !rest.is_empty() {
-        let (term, after) =
-            parse_label_term(rest).map_err(|why| format!("unable to parse requirement: {why}"))?;
+        if let Some(found) = rest.chars().next().filter(|first| "=(),<>".contains(*first)) {
+            return Err(format!("found '{found}', expected: !, identifier, or 'end of string'"));
+        }
+        let (term, after) = parse_label_term(rest).map_err(|why| format!("unable to parse requirement: {why}"))?;
         terms.push(term);
         rest = after.trim_start();
         if let Some(after_comma) = rest.strip_prefix(',') {
             rest = after_comma.trim_start();
             if rest.is_empty() {
-                return Err(
-                    "unable to parse requirement: found '', expected: identifier after ','"
-                        .to_owned(),
-                );
+                return Err("found '', expected: identifier after ','".to_owned());
             }
         } else if !rest.is_empty() {
             let found = word(rest).0;
-            return Err(format!(
-                "unable to parse requirement: found '{found}', expected: ',' or 'end of string'"
-            ));
+            return Err(format!("found '{found}', expected: ',' or 'end of string'"));
         }
     }
     Ok(terms)
@@ -156,9 +138,7 @@ fn parse_label_term(text: &str) -> Result<(LabelTerm, &str), String> {
     let (key, rest) = word(text);
     if key.is_empty() {
         let found = text.chars().next().map(String::from).unwrap_or_default();
-        return Err(format!(
-            "found '{found}', expected: !, identifier, or 'end of string'"
-        ));
+        return Err(format!("found '{found}', expected: !, identifier, or 'end of string'"));
     }
     if let Some(why) = names::label_key(key).first() {
         return Err(format!("<nil>: Invalid value: \"{key}\": {why}"));
@@ -166,13 +146,7 @@ fn parse_label_term(text: &str) -> Result<(LabelTerm, &str), String> {
     let key = key.to_owned();
     let rest = rest.trim_start();
     if negated {
-        return Ok((
-            LabelTerm {
-                key,
-                test: LabelTest::Absent,
-            },
-            rest,
-        ));
+        return Ok((LabelTerm { key, test: LabelTest::Absent }, rest));
     }
     let (test, rest) = parse_label_test(&key, rest)?;
     Ok((LabelTerm { key, test }, rest))
@@ -186,11 +160,7 @@ fn parse_label_test<'a>(key: &str, rest: &'a str) -> Result<(LabelTest, &'a str)
         if let Some(rest) = rest.strip_prefix(operator) {
             let (value, rest) = word(rest.trim_start());
             let values = vec![label_value(key, value)?];
-            let test = if equal {
-                LabelTest::In(values)
-            } else {
-                LabelTest::NotIn(values)
-            };
+            let test = if equal { LabelTest::In(values) } else { LabelTest::NotIn(values) };
             return Ok((test, rest));
         }
     }
@@ -198,54 +168,41 @@ fn parse_label_test<'a>(key: &str, rest: &'a str) -> Result<(LabelTest, &'a str)
         if let Some(rest) = rest.strip_prefix(operator) {
             let (value, rest) = word(rest.trim_start());
             let bound = value.parse().map_err(|_| {
-                format!("values[0][{key}]: Invalid value: \"{value}\": for 'Gt', 'Lt' operators, the value must be an integer")
+                format!("values[0]: Invalid value: \"{value}\": for 'Gt', 'Lt' operators, the value must be an integer")
             })?;
-            let test = if greater {
-                LabelTest::GreaterThan(bound)
-            } else {
-                LabelTest::LessThan(bound)
-            };
+            let test = if greater { LabelTest::GreaterThan(bound) } else { LabelTest::LessThan(bound) };
             return Ok((test, rest));
         }
     }
     match word(rest) {
         ("in", rest) => value_set(key, rest).map(|(values, rest)| (LabelTest::In(values), rest)),
-        ("notin", rest) => {
-            value_set(key, rest).map(|(values, rest)| (LabelTest::NotIn(values), rest))
-        }
-        (found, _) => Err(format!(
-            "found '{found}', expected: in, notin, =, ==, !=, gt, lt"
-        )),
+        ("notin", rest) => value_set(key, rest).map(|(values, rest)| (LabelTest::NotIn(values), rest)),
+        (found, _) => Err(format!("found '{found}', expected: in, notin, =, ==, !=, gt, lt")),
     }
 }
 
 fn value_set<'a>(key: &str, rest: &'a str) -> Result<(Vec<String>, &'a str), String> {
     let rest = rest.trim_start();
     let Some(rest) = rest.strip_prefix('(') else {
-        return Err(format!("found '{}', expected: '('", word(rest).0));
+        return Err(format!("found '{}' expected: '('", word(rest).0));
     };
     let Some((inside, after)) = rest.split_once(')') else {
         return Err("found '', expected: ',' or ')'".to_owned());
     };
-    let values = inside
-        .split(',')
-        .map(|value| label_value(key, value.trim()));
+    let values = inside.split(',').map(|value| label_value(key, value.trim()));
     Ok((values.collect::<Result<_, _>>()?, after))
 }
 
 fn label_value(key: &str, value: &str) -> Result<String, String> {
     match names::label_value(value).first() {
         None => Ok(value.to_owned()),
-        Some(why) => Err(format!(
-            "values[0][{key}]: Invalid value: \"{value}\": {why}"
-        )),
+        Some(why) => Err(format!("values[0][{key}]: Invalid value: \"{value}\": {why}")),
     }
 }
 
 /// The text up to the next character that means something to the selector's grammar.
 fn word(text: &str) -> (&str, &str) {
-    let end = text
-        .find(|character: char| character.is_whitespace() || "=!(),<>".contains(character))
-        .unwrap_or(text.len());
+    let end =
+        text.find(|character: char| character.is_whitespace() || "=!(),<>".contains(character)).unwrap_or(text.len());
     text.split_at(end)
 }

@@ -39,19 +39,11 @@ impl Cause {
             "" => "Required value".to_owned(),
             rule => format!("Required value: {rule}"),
         };
-        Cause {
-            reason: "FieldValueRequired",
-            field: field.to_owned(),
-            message,
-        }
+        Cause { reason: "FieldValueRequired", field: field.to_owned(), message }
     }
 
     pub fn forbidden(field: &str, rule: &str) -> Cause {
-        Cause {
-            reason: "FieldValueForbidden",
-            field: field.to_owned(),
-            message: format!("Forbidden: {rule}"),
-        }
+        Cause { reason: "FieldValueForbidden", field: field.to_owned(), message: format!("Forbidden: {rule}") }
     }
 
     pub fn too_long(field: &str, limit_bytes: usize) -> Cause {
@@ -67,10 +59,7 @@ impl Cause {
         Cause {
             reason: "FieldValueNotSupported",
             field: field.to_owned(),
-            message: format!(
-                "Unsupported value: {value}: supported values: {}",
-                supported.join(", ")
-            ),
+            message: format!("Unsupported value: {value}: supported values: {}", supported.join(", ")),
         }
     }
 
@@ -81,12 +70,7 @@ impl Cause {
 
 impl Status {
     fn new(code: u16, reason: &'static str, message: impl Into<String>) -> Status {
-        Status {
-            code,
-            reason,
-            message: message.into(),
-            details: Value::Null,
-        }
+        Status { code, reason, message: message.into(), details: Value::Null }
     }
 
     fn about_lease(mut self, name: &str) -> Status {
@@ -100,11 +84,7 @@ impl Status {
     }
 
     pub fn already_exists(name: &str, being_deleted: bool) -> Status {
-        let prefix = if being_deleted {
-            "object is being deleted: "
-        } else {
-            ""
-        };
+        let prefix = if being_deleted { "object is being deleted: " } else { "" };
         let message = format!("{prefix}leases.{GROUP} \"{name}\" already exists");
         Status::new(409, "AlreadyExists", message).about_lease(name)
     }
@@ -141,21 +121,14 @@ impl Status {
             "" => kind.to_owned(),
             group => format!("{kind}.{group}"),
         };
-        let mut status = Status::new(
-            422,
-            "Invalid",
-            format!("{qualified} \"{name}\" is invalid: {rules}"),
-        );
+        let mut status = Status::new(422, "Invalid", format!("{qualified} \"{name}\" is invalid: {rules}"));
         let mut details = serde_json::Map::new();
         for (key, value) in [("name", name), ("group", group), ("kind", kind)] {
             if !value.is_empty() {
                 details.insert(key.to_owned(), value.into());
             }
         }
-        details.insert(
-            "causes".to_owned(),
-            causes.iter().map(Cause::to_json).collect(),
-        );
+        details.insert("causes".to_owned(), causes.iter().map(Cause::to_json).collect());
         status.details = Value::Object(details);
         status
     }
@@ -172,11 +145,8 @@ impl Status {
     /// A version that has not been reached yet. The real server waits three seconds for its
     /// cache to catch up before it says so; there is no cache here that could be behind.
     pub fn too_large_version(asked: u64, current: u64) -> Status {
-        let mut status = Status::new(
-            504,
-            "Timeout",
-            format!("Timeout: Too large resource version: {asked}, current: {current}"),
-        );
+        let mut status =
+            Status::new(504, "Timeout", format!("Timeout: Too large resource version: {asked}, current: {current}"));
         status.details = json!({
             "causes": [{ "reason": "ResourceVersionTooLarge", "message": "Too large resource version" }],
             "retryAfterSeconds": 1,
@@ -193,11 +163,7 @@ impl Status {
 
     /// A path that this API group does not have.
     pub fn no_such_resource() -> Status {
-        let mut status = Status::new(
-            404,
-            "NotFound",
-            "the server could not find the requested resource",
-        );
+        let mut status = Status::new(404, "NotFound", "the server could not find the requested resource");
         status.details = json!({});
         status
     }
@@ -228,11 +194,7 @@ impl Status {
     }
 
     pub fn body_too_large(limit_bytes: usize) -> Status {
-        Status::new(
-            413,
-            "RequestEntityTooLarge",
-            format!("Request entity too large: limit is {limit_bytes}"),
-        )
+        Status::new(413, "RequestEntityTooLarge", format!("Request entity too large: limit is {limit_bytes}"))
     }
 
     /// A patch after which the object is no Lease; `shown` is what it would have been.

@@ -25,11 +25,11 @@ const GENERATE_ATTEMPTS: usize = 8;
 const SUFFIX_LENGTH: usize = 5;
 const GENERATED_NAME_LENGTH: usize = 63;
 
-const MODIFIED: &str =
-    "the object has been modified; please apply your changes to the latest version and try again";
+const MODIFIED: &str = "the object has been modified; please apply your changes to the latest version and try again";
 
 pub struct Store {
     now: fn() -> Timestamp,
+    started: Timestamp,
     version: u64,
     leases: BTreeMap<Key, Arc<Lease>>,
     history: VecDeque<Change>,
@@ -71,9 +71,11 @@ pub enum Deleted {
 
 impl Store {
     pub fn new(now: fn() -> Timestamp) -> Store {
-        let version = u64::try_from(now().as_millisecond()).unwrap_or(1).max(1);
+        let started = now();
+        let version = u64::try_from(started.as_millisecond()).unwrap_or(1).max(1);
         Store {
             now,
+            started,
             version,
             leases: BTreeMap::new(),
             history: VecDeque::new(),
@@ -90,24 +92,21 @@ impl Store {
         (self.now)()
     }
 
+    pub fn started(&self) -> Timestamp {
+        self.started
+    }
+
     /// Wakes at each write.
     pub fn changes(&self) -> watch::Receiver<u64> {
         self.changed.subscribe()
     }
 
     pub fn get(&self, key: &Key) -> Result<Arc<Lease>, Status> {
-        self.leases
-            .get(key)
-            .cloned()
-            .ok_or_else(|| Status::not_found(&key.1))
+        self.leases.get(key).cloned().ok_or_else(|| Status::not_found(&key.1))
     }
 
     pub fn list(&self, selector: &Selector) -> Vec<Arc<Lease>> {
-        self.leases
-            .values()
-            .filter(|lease| selector.matches(lease))
-            .cloned()
-            .collect()
+        self.leases.values().filter(|lease| selector.matches(lease)).cloned().collect()
     }
 
     pub fn namespaces(&self) -> impl Iterator<Item = &str> {
@@ -119,9 +118,7 @@ impl Store {
         if version < self.forgotten {
             return None;
         }
-        let start = self
-            .history
-            .partition_point(|change| change.version <= version);
+        let start = self.history.partition_point(|change| change.version <= version);
         Some(self.history.range(start..))
     }
 
@@ -130,12 +127,7 @@ impl Store {
         self.forgotten
     }
 
-    pub fn create(
-        &mut self,
-        namespace: &str,
-        mut lease: Lease,
-        dry_run: bool,
-    ) -> Result<Arc<Lease>, Status> {
+    pub fn create(&mut self, namespace: &str, mut lease: Lease, dry_run: bool) -> Result<Arc<Lease>, Status> {
         let meta = &mut lease.metadata;
         if meta.name.is_none() && meta.generate_name.is_some() {
             return self.create_with_generated_name(namespace, lease, dry_run);
@@ -144,9 +136,7 @@ impl Store {
         let has_version = meta.resource_version.is_some();
         let lease = self.prepare_new(namespace, lease)?;
         if has_version {
-            return Err(Status::unexpected(
-                "resourceVersion should not be set on objects to be created",
-            ));
+            return Err(Status::unexpected("resourceVersion should not be set on objects to be created"));
         }
         self.insert(lease, dry_run)
     }
@@ -195,8 +185,7 @@ impl Store {
         if !causes.is_empty() {
             return Err(Status::invalid(GROUP, "Lease", &key.1, causes));
         }
-        self.replace(key, &existing, lease, dry_run)
-            .map(Updated::Changed)
+        self.replace(key, &existing, lease, dry_run).map(Updated::Changed)
     }
 
     fn replace(
@@ -224,11 +213,7 @@ impl Store {
         lease.metadata.resource_version = Some(version.to_string());
         let lease = Arc::new(lease);
         self.leases.insert(key.clone(), Arc::clone(&lease));
-        self.record(Change {
-            version,
-            before: Some(Arc::clone(existing)),
-            after: Some(Arc::clone(&lease)),
-        });
+        self.record(Change { version, before: Some(Arc::clone(existing)), after: Some(Arc::clone(&lease)) });
         Ok(lease)
     }
 
@@ -236,9 +221,7 @@ impl Store {
         let existing = self.get(key)?;
         check_preconditions(key, &existing, options)?;
         if existing.metadata.finalizers.is_some() {
-            return self
-                .mark_deleted(key, &existing, options.dry_run)
-                .map(Deleted::Marked);
+            return self.mark_deleted(key, &existing, options.dry_run).map(Deleted::Marked);
         }
         if !options.dry_run {
             self.remove(key, &existing);
@@ -246,12 +229,7 @@ impl Store {
         Ok(Deleted::Gone(existing))
     }
 
-    fn mark_deleted(
-        &mut self,
-        key: &Key,
-        existing: &Arc<Lease>,
-        dry_run: bool,
-    ) -> Result<Arc<Lease>, Status> {
+    fn mark_deleted(&mut self, key: &Key, existing: &Arc<Lease>, dry_run: bool) -> Result<Arc<Lease>, Status> {
         let mut lease = Lease::clone(existing);
         if lease.metadata.deletion_timestamp.is_none() {
             lease.metadata.deletion_timestamp = Some(whole_seconds(self.now()));
@@ -293,22 +271,14 @@ impl Store {
         lease.metadata.resource_version = Some(version.to_string());
         let lease = Arc::new(lease);
         self.leases.insert(key, Arc::clone(&lease));
-        self.record(Change {
-            version,
-            before: None,
-            after: Some(Arc::clone(&lease)),
-        });
+        self.record(Change { version, before: None, after: Some(Arc::clone(&lease)) });
         Ok(lease)
     }
 
     fn remove(&mut self, key: &Key, existing: &Arc<Lease>) {
         self.leases.remove(key);
         let version = self.next_version();
-        self.record(Change {
-            version,
-            before: Some(Arc::clone(existing)),
-            after: None,
-        });
+        self.record(Change { version, before: Some(Arc::clone(existing)), after: None });
     }
 
     fn next_version(&mut self) -> u64 {
@@ -360,9 +330,7 @@ fn check_uid(key: &Key, existing: Option<&Lease>, expected: Option<&str>) -> Res
     let Some(expected) = expected else {
         return Ok(());
     };
-    let actual = existing
-        .and_then(|lease| lease.metadata.uid.as_deref())
-        .unwrap_or_default();
+    let actual = existing.and_then(|lease| lease.metadata.uid.as_deref()).unwrap_or_default();
     if expected == actual {
         return Ok(());
     }
@@ -379,11 +347,7 @@ fn check_uid(key: &Key, existing: Option<&Lease>, expected: Option<&str>) -> Res
 /// Absent and "0" are the same: no version.
 fn parse_version(version: Option<&str>) -> Result<u64, Status> {
     let text = version.unwrap_or("0");
-    text.parse().map_err(|_| {
-        Status::unexpected(format!(
-            "strconv.ParseUint: parsing \"{text}\": invalid syntax"
-        ))
-    })
+    text.parse().map_err(|_| Status::unexpected(format!("strconv.ParseUint: parsing \"{text}\": invalid syntax")))
 }
 
 fn check_version(key: &Key, existing: &Lease, given: u64) -> Result<(), Status> {
@@ -407,16 +371,8 @@ fn check_preconditions(key: &Key, existing: &Lease, options: &DeleteOptions) -> 
         );
         return Err(Status::precondition_failed(&key.1, &why));
     }
-    let version = existing
-        .metadata
-        .resource_version
-        .as_deref()
-        .unwrap_or_default();
-    if let Some(wanted) = options
-        .resource_version
-        .as_deref()
-        .filter(|wanted| *wanted != version)
-    {
+    let version = existing.metadata.resource_version.as_deref().unwrap_or_default();
+    if let Some(wanted) = options.resource_version.as_deref().filter(|wanted| *wanted != version) {
         let why = format!(
             "the ResourceVersion in the precondition ({wanted}) does not match the ResourceVersion in record ({version}). \
              The object might have been modified"
@@ -434,12 +390,8 @@ fn whole_seconds(time: Timestamp) -> Time {
 fn generated_name(prefix: &str) -> String {
     // No vowels and no lookalikes, as the real server's suffixes.
     const LETTERS: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
-    let kept: String = prefix
-        .chars()
-        .take(GENERATED_NAME_LENGTH - SUFFIX_LENGTH)
-        .collect();
-    let suffix = random_bytes::<SUFFIX_LENGTH>()
-        .map(|byte| char::from(LETTERS[usize::from(byte) % LETTERS.len()]));
+    let kept: String = prefix.chars().take(GENERATED_NAME_LENGTH - SUFFIX_LENGTH).collect();
+    let suffix = random_bytes::<SUFFIX_LENGTH>().map(|byte| char::from(LETTERS[usize::from(byte) % LETTERS.len()]));
     format!("{kept}{}", String::from_iter(suffix))
 }
 
@@ -449,14 +401,7 @@ fn random_uid() -> String {
     bytes[6] = bytes[6] & 0x0f | 0x40;
     bytes[8] = bytes[8] & 0x3f | 0x80;
     let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-    format!(
-        "{}-{}-{}-{}-{}",
-        &hex[..8],
-        &hex[8..12],
-        &hex[12..16],
-        &hex[16..20],
-        &hex[20..]
-    )
+    format!("{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..])
 }
 
 pub fn random_bytes<const N: usize>() -> [u8; N] {

@@ -32,12 +32,7 @@ impl Form {
         }
     }
 
-    pub fn list<'a>(
-        self,
-        leases: impl Iterator<Item = &'a Lease>,
-        version: u64,
-        now: Timestamp,
-    ) -> Value {
+    pub fn list<'a>(self, leases: impl Iterator<Item = &'a Lease>, version: u64, now: Timestamp) -> Value {
         let list_metadata = json!({ "resourceVersion": version.to_string() });
         match self {
             Form::Whole => json!({
@@ -115,20 +110,13 @@ fn columns() -> Value {
     };
     json!([
         column("Name", "name", "Name must be unique within a namespace."),
-        column(
-            "Holder",
-            "",
-            "holderIdentity contains the identity of the holder of a current lease."
-        ),
+        column("Holder", "", "holderIdentity contains the identity of the holder of a current lease."),
         column("Age", "", "Time since the Lease was created."),
     ])
 }
 
 fn row(lease: &Lease, include: Include, now: Timestamp) -> Value {
-    let holder = lease
-        .spec
-        .as_ref()
-        .and_then(|spec| spec.holder_identity.as_deref());
+    let holder = lease.spec.as_ref().and_then(|spec| spec.holder_identity.as_deref());
     let age = match &lease.metadata.creation_timestamp {
         Some(created) => human_duration(now.as_second() - created.0.as_second()),
         None => "<unknown>".to_owned(),

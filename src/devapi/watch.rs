@@ -64,13 +64,7 @@ struct Watch {
 impl Watch {
     fn new(store: Arc<Mutex<Store>>, options: Options, events: mpsc::Sender<Bytes>) -> Watch {
         let cursor = options.version;
-        Watch {
-            store,
-            options,
-            events,
-            cursor,
-            told_columns: false,
-        }
+        Watch { store, options, events, cursor, told_columns: false }
     }
 
     /// The first bytes. `None` if an `ERROR` was all there is to say.
@@ -95,9 +89,7 @@ impl Watch {
             self.cursor = store.version();
         } else if store.changes_after(version).is_none() {
             let oldest = store.oldest_watchable();
-            self.fail(&Status::expired(format!(
-                "too old resource version: {version} ({oldest})"
-            )));
+            self.fail(&Status::expired(format!("too old resource version: {version} ({oldest})")));
             return None;
         }
         Some(bytes)
@@ -162,10 +154,7 @@ impl Watch {
     }
 
     fn push_bookmark(&mut self, bytes: &mut Vec<u8>, initial_end: bool, store: &Store) {
-        let mut lease = Lease {
-            spec: Some(LeaseSpec::default()),
-            ..Lease::default()
-        };
+        let mut lease = Lease { spec: Some(LeaseSpec::default()), ..Lease::default() };
         lease.metadata.resource_version = Some(self.cursor.to_string());
         if initial_end {
             let mark = ("k8s.io/initial-events-end".to_owned(), "true".to_owned());
@@ -175,29 +164,21 @@ impl Watch {
     }
 
     fn push(&mut self, bytes: &mut Vec<u8>, kind: &str, lease: &Lease, store: &Store) {
-        let object = self
-            .options
-            .form
-            .event(lease, !self.told_columns, store.now());
+        let object = self.options.form.event(lease, !self.told_columns, store.now());
         self.told_columns = true;
         bytes.extend(line(kind, &object));
     }
 
     /// The channel is empty at the start, and there is room for the one event.
     fn fail(&self, status: &Status) {
-        let _ = self
-            .events
-            .try_send(line("ERROR", &status.to_json()).into());
+        let _ = self.events.try_send(line("ERROR", &status.to_json()).into());
     }
 
     async fn send(&self, bytes: Vec<u8>) -> bool {
         if bytes.is_empty() {
             return true;
         }
-        matches!(
-            timeout(STALLED, self.events.send(bytes.into())).await,
-            Ok(Ok(()))
-        )
+        matches!(timeout(STALLED, self.events.send(bytes.into())).await, Ok(Ok(())))
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Store> {
@@ -206,9 +187,7 @@ impl Watch {
 }
 
 fn line(kind: &str, object: &Value) -> Vec<u8> {
-    let mut line = json!({ "type": kind, "object": object })
-        .to_string()
-        .into_bytes();
+    let mut line = json!({ "type": kind, "object": object }).to_string().into_bytes();
     line.push(b'\n');
     line
 }

@@ -46,7 +46,9 @@ pub enum ConfigError {
         "no way to the API server: this is not a pod with a service account ({incluster}), and no kubeconfig was found ({kubeconfig}); give --kubeconfig FILE, or mount a service account token"
     )]
     None { incluster: kube::config::InClusterError, kubeconfig: kube::config::KubeconfigError },
-    #[error("the configuration asks for a proxy ({0}), which is not supported: set proxy-url to nothing, or unset HTTPS_PROXY")]
+    #[error(
+        "the configuration asks for a proxy ({0}), which is not supported: set proxy-url to nothing, or unset HTTPS_PROXY"
+    )]
     Proxy(String),
     #[error("the credentials cannot be used: {0}")]
     Credentials(#[source] kube::Error),

@@ -24,7 +24,8 @@ pub fn record_of(object: &Value) -> Result<Record, NotARecord> {
     let text = |name: &str| spec[name].as_str().filter(|text| !text.is_empty()).map(str::to_owned);
     // jiff holds all of RFC 3339 but the last day of the year 9999, which is then as good as no time.
     let time = |name: &str| spec[name].as_str().and_then(parse_time);
-    let number = |name: &str| spec[name].as_i64().map(|n| i32::try_from(n).unwrap_or(if n < 0 { i32::MIN } else { i32::MAX }));
+    let number =
+        |name: &str| spec[name].as_i64().map(|n| i32::try_from(n).unwrap_or(if n < 0 { i32::MIN } else { i32::MAX }));
     Ok(Record {
         uid: metadata["uid"].as_str().ok_or(NotARecord("uid"))?.to_owned(),
         version: version_of(object)?,

@@ -154,7 +154,8 @@ fn request(method: Method, uri: String, body: Option<&Value>) -> Request<Full<By
     *request.uri_mut() = uri.parse().unwrap_or_default();
     let headers = request.headers_mut();
     headers.insert(header::ACCEPT, header::HeaderValue::from_static("application/json"));
-    headers.insert(header::USER_AGENT, header::HeaderValue::from_static(concat!("leasehold/", env!("CARGO_PKG_VERSION"))));
+    headers
+        .insert(header::USER_AGENT, header::HeaderValue::from_static(concat!("leasehold/", env!("CARGO_PKG_VERSION"))));
     if body.is_some() {
         headers.insert(header::CONTENT_TYPE, header::HeaderValue::from_static("application/json"));
     }

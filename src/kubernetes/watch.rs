@@ -24,7 +24,11 @@ const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(5);
 /// What the watch has to say.
 #[derive(Debug)]
 pub enum Watched {
-    Seen { record: Option<Record>, version: u64, via: Via },
+    Seen {
+        record: Option<Record>,
+        version: u64,
+        via: Via,
+    },
     /// A bookmark: nothing happened, and the watch lives.
     Heard,
     /// Listing or watching failed, and is tried again after a pause.

@@ -4,10 +4,10 @@
 //! "leader" is a promise, good until the term's `valid_until` or for the answer TTL, whichever ends first, and the
 //! board remembers the latest moment it ever promised: a release waits for it.
 
-pub mod metrics;
-pub mod probe;
 pub mod file;
 pub mod http;
+pub mod metrics;
+pub mod probe;
 pub mod view;
 
 use std::collections::hash_map::RandomState;
@@ -149,4 +149,32 @@ pub struct Promise {
     pub until: Moment,
     pub valid_until: Moment,
     pub stop_by: Moment,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn board() -> Board {
+        Board::new("web".into(), "apps".into(), "web-0".into(), "boot".into(), Duration::from_secs(1))
+    }
+
+    #[test]
+    fn a_version_from_before_a_restart_is_never_a_present_one() {
+        let (before, after) = (board(), board());
+        assert_ne!(before.version_text(1), after.version_text(1));
+        assert_eq!(before.version_text(1), before.version_text(1));
+        assert_ne!(before.version_text(1), before.version_text(2));
+    }
+
+    #[test]
+    fn the_time_of_a_change_stands_while_only_deadlines_move() {
+        let (board, first, second) = (board(), Timestamp::UNIX_EPOCH, Timestamp::MAX);
+        assert_eq!(board.answer(Moment::BOOT).changed_at, None);
+        board.publish(Status { version: 1, ..Status::starting() }, first);
+        board.publish(Status { version: 1, ..Status::starting() }, second);
+        assert_eq!(board.answer(Moment::BOOT).changed_at, Some(first));
+        board.publish(Status { version: 2, ..Status::starting() }, second);
+        assert_eq!(board.answer(Moment::BOOT).changed_at, Some(second));
+    }
 }

@@ -47,7 +47,7 @@ find_go() {
         flock 9
         [ -d "$root" ] && exit 0
         rm -rf "$root.aside"
-        "$python" -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes \
+        PIP_ROOT_USER_ACTION=ignore "$python" -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes \
             --target "$root.aside" -r "$pinned" >&2
         mv "$root.aside" "$root"
     ) 9>"$root.lock"

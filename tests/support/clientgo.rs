@@ -23,13 +23,7 @@ pub struct ClientGo {
 
 impl ClientGo {
     /// Campaigns for `lease` as `id`. `flags` as `-lease-duration=15s` or `-release-on-cancel`.
-    pub fn start(
-        lease: &str,
-        namespace: &str,
-        kubeconfig: &Path,
-        id: &str,
-        flags: &[&str],
-    ) -> Self {
+    pub fn start(lease: &str, namespace: &str, kubeconfig: &Path, id: &str, flags: &[&str]) -> Self {
         static FOLDER: LazyLock<std::path::PathBuf> = LazyLock::new(|| tool_folder(&["clientgo"]));
         let mut command = Command::new(FOLDER.join("clientgo"));
         command
@@ -41,11 +35,7 @@ impl ClientGo {
             .stdout(Stdio::piped())
             .stderr(Stdio::null());
         let mut process = Process::start(command).expect("clientgo can be started");
-        let stdout = process
-            .streams()
-            .stdout
-            .take()
-            .expect("asked for as a pipe");
+        let stdout = process.streams().stdout.take().expect("asked for as a pipe");
         let events = Arc::<Mutex<Vec<Value>>>::default();
         let written = events.clone();
         thread::spawn(move || {
@@ -77,9 +67,7 @@ impl ClientGo {
     /// Waits for [`Self::first`].
     #[track_caller]
     pub fn wait_event(&self, event: &str, since: BootTime, within: Duration) -> BootTime {
-        clock::wait_for(&format!("client-go: {event}"), within, || {
-            self.first(event, since)
-        })
+        clock::wait_for(&format!("client-go: {event}"), within, || self.first(event, since))
     }
 
     /// When its callbacks led, from "started" to "stopped"; the last may be open.

@@ -17,9 +17,7 @@ use std::time::Duration;
 
 use ring::rand::SystemRandom;
 use ring::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair};
-use rustix::net::{
-    AddressFamily, SocketFlags, SocketType, bind, getsockname, socket_with, sockopt,
-};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, getsockname, socket_with, sockopt};
 use rustix::process::Signal;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
@@ -74,18 +72,12 @@ impl ControlPlane {
         let began = clock::now();
         let tools = tools_folder();
         let folder = Folder::new("control-plane");
-        write_keys(
-            &folder.join("service-account.key"),
-            &folder.join("service-account.pub"),
-        );
+        write_keys(&folder.join("service-account.key"), &folder.join("service-account.pub"));
         fs::write(folder.join("tokens.csv"), tokens()).expect("writes the tokens");
         let control_plane = Self {
             etcd: Mutex::new(None),
             apiserver: Mutex::new(None),
-            apiserver_flags: apiserver_flags
-                .iter()
-                .map(|flag| flag.to_string())
-                .collect(),
+            apiserver_flags: apiserver_flags.iter().map(|flag| flag.to_string()).collect(),
             etcd_client: Port::reserve(),
             etcd_peer: Port::reserve(),
             secure: Port::reserve(),
@@ -129,12 +121,7 @@ impl ControlPlane {
 
     /// A kubeconfig for a new service account, with a token from the TokenRequest API. Its user is
     /// `system:serviceaccount:NAMESPACE:NAME`.
-    pub fn kubeconfig_for_service_account(
-        &self,
-        namespace: &str,
-        name: &str,
-        server: Option<SocketAddr>,
-    ) -> PathBuf {
+    pub fn kubeconfig_for_service_account(&self, namespace: &str, name: &str, server: Option<SocketAddr>) -> PathBuf {
         self.run_kubectl(&["create", "serviceaccount", name, "-n", namespace]);
         let token = self.run_kubectl(&["create", "token", name, "-n", namespace]);
         self.write_kubeconfig(token.trim(), server)
@@ -176,11 +163,7 @@ impl ControlPlane {
     #[track_caller]
     pub fn run_kubectl(&self, arguments: &[&str]) -> String {
         let output = self.kubectl(arguments);
-        assert!(
-            output.status.success(),
-            "kubectl {arguments:?}: {}",
-            String::from_utf8_lossy(&output.stderr)
-        );
+        assert!(output.status.success(), "kubectl {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8_lossy(&output.stdout).into_owned()
     }
 
@@ -192,9 +175,7 @@ impl ControlPlane {
     /// The same as another user.
     pub fn connect_as(&self, user: &str) -> io::Result<Http> {
         let http = Http::connect_tls(self.address(), self.tls()?)?;
-        Ok(http
-            .with_header("Authorization", &format!("Bearer {}", token_of(user)))
-            .with_timeout(Duration::from_secs(10))?)
+        http.with_header("Authorization", &format!("Bearer {}", token_of(user))).with_timeout(Duration::from_secs(10))
     }
 
     /// One request as admin on a connection of its own.
@@ -205,16 +186,13 @@ impl ControlPlane {
         };
         let body = body.map(Value::to_string).unwrap_or_default();
         let headers = [("Content-Type", kind), ("Accept", "application/json")];
-        self.connect()?
-            .request(method, path, &headers, body.as_bytes())
+        self.connect()?.request(method, path, &headers, body.as_bytes())
     }
 
     /// A Lease as it is now, if it is there.
     #[track_caller]
     pub fn lease(&self, namespace: &str, name: &str) -> Option<Value> {
-        let answer = self
-            .api("GET", &lease_path(namespace, name), None)
-            .expect("the API server answers");
+        let answer = self.api("GET", &lease_path(namespace, name), None).expect("the API server answers");
         match answer.status {
             200 => Some(answer.json()),
             404 => None,
@@ -225,18 +203,14 @@ impl ControlPlane {
     /// Changes a Lease by a JSON merge patch, as `kubectl edit` would.
     #[track_caller]
     pub fn patch_lease(&self, namespace: &str, name: &str, patch: &Value) -> Value {
-        let answer = self
-            .api("PATCH", &lease_path(namespace, name), Some(patch))
-            .expect("the API server answers");
+        let answer = self.api("PATCH", &lease_path(namespace, name), Some(patch)).expect("the API server answers");
         assert_eq!(answer.status, 200, "{answer:?}");
         answer.json()
     }
 
     fn tls(&self) -> io::Result<Arc<ClientConfig>> {
         let mut roots = RootCertStore::empty();
-        for certificate in
-            CertificateDer::pem_file_iter(self.ca_file()).map_err(io::Error::other)?
-        {
+        for certificate in CertificateDer::pem_file_iter(self.ca_file()).map_err(io::Error::other)? {
             let certificate = certificate.map_err(io::Error::other)?;
             roots.add(certificate).map_err(io::Error::other)?;
         }
@@ -258,9 +232,7 @@ impl ControlPlane {
         let number = names.len();
         let name = format!("{prefix}-{number}");
         let body = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
-        let answer = self
-            .api("POST", "/api/v1/namespaces", Some(&body))
-            .expect("the API server answers");
+        let answer = self.api("POST", "/api/v1/namespaces", Some(&body)).expect("the API server answers");
         assert_eq!(answer.status, 201, "{answer:?}");
         names.insert(name.clone());
         name
@@ -288,9 +260,7 @@ impl ControlPlane {
             "subjects": [{"apiGroup": rbac, "kind": "User", "name": user}],
         });
         for (kind, object) in [("roles", &role), ("rolebindings", &binding)] {
-            let answer = self
-                .api("POST", &format!("{base}/{kind}"), Some(object))
-                .expect("the API server answers");
+            let answer = self.api("POST", &format!("{base}/{kind}"), Some(object)).expect("the API server answers");
             assert_eq!(answer.status, 201, "{answer:?}");
         }
         // Authorization reads a cache: it lags by some milliseconds.
@@ -333,10 +303,8 @@ impl ControlPlane {
     pub fn metric(&self, name: &str, parts: &[&str]) -> f64 {
         let answer = self.api("GET", "/metrics", None).expect("metrics answer");
         let text = answer.text();
-        let of_name = text.lines().filter(|line| {
-            line.strip_prefix(name)
-                .is_some_and(|rest| rest.starts_with(['{', ' ']))
-        });
+        let of_name =
+            text.lines().filter(|line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' '])));
         of_name
             .filter(|line| parts.iter().all(|part| line.contains(part)))
             .filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
@@ -387,18 +355,13 @@ impl ControlPlane {
 
     fn signal_apiserver(&self, signal: Signal) {
         let apiserver = lock(&self.apiserver);
-        apiserver
-            .as_ref()
-            .expect("the API server runs")
-            .signal(signal);
+        apiserver.as_ref().expect("the API server runs").signal(signal);
     }
 
     /// Copies etcd's data, which stands still for some milliseconds: what it would find had it
     /// been killed now.
     pub fn snapshot(&self) -> Snapshot {
-        let snapshot = Snapshot {
-            folder: Folder::new("snapshot"),
-        };
+        let snapshot = Snapshot { folder: Folder::new("snapshot") };
         let etcd = lock(&self.etcd);
         let etcd = etcd.as_ref().expect("etcd runs");
         etcd.signal(Signal::STOP);
@@ -456,10 +419,7 @@ impl ControlPlane {
     fn apiserver_command(&self) -> Command {
         let mut apiserver = Command::new(self.tools.join("kube-apiserver"));
         apiserver
-            .arg(format!(
-                "--etcd-servers=http://{}",
-                self.etcd_client.address()
-            ))
+            .arg(format!("--etcd-servers=http://{}", self.etcd_client.address()))
             .arg("--bind-address=127.0.0.1")
             .arg("--advertise-address=127.0.0.1")
             .arg(format!("--secure-port={}", self.secure.address().port()))
@@ -484,11 +444,7 @@ impl ControlPlane {
     }
 
     fn spawn(&self, mut command: Command, log: &Path) -> Process {
-        let log = fs::File::options()
-            .create(true)
-            .append(true)
-            .open(log)
-            .expect("opens a log");
+        let log = fs::File::options().create(true).append(true).open(log).expect("opens a log");
         command
             .current_dir(self.folder.path())
             .stdin(Stdio::null())
@@ -515,10 +471,7 @@ impl Port {
         bind(&socket, &SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).expect("a free port");
         let address = getsockname(&socket).expect("a bound socket has an address");
         let address = address.try_into().expect("an IPv4 address");
-        Self {
-            _socket: socket,
-            address,
-        }
+        Self { _socket: socket, address }
     }
 
     /// Where to listen.
@@ -529,15 +482,12 @@ impl Port {
 
 /// The folder of `tool`, built if need be (which takes minutes, once, and says so).
 pub fn tool_folder(tools: &[&str]) -> PathBuf {
-    let output = Command::new(concat!(
-        env!("CARGO_MANIFEST_DIR"),
-        "/tests/control-plane/tools.sh"
-    ))
-    .args(tools)
-    .stdin(Stdio::null())
-    .stderr(Stdio::inherit())
-    .output()
-    .expect("tools.sh can be started");
+    let output = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/control-plane/tools.sh"))
+        .args(tools)
+        .stdin(Stdio::null())
+        .stderr(Stdio::inherit())
+        .output()
+        .expect("tools.sh can be started");
     assert!(output.status.success(), "tools.sh failed; see above");
     let folder = String::from_utf8(output.stdout).expect("a path");
     PathBuf::from(folder.trim())
@@ -588,11 +538,7 @@ fn base64(bytes: &[u8]) -> String {
         let bits = u32::from_be_bytes([0, three[0], three[1], three[2]]);
         for place in 0..4 {
             let digit = DIGITS[(bits >> (18 - 6 * place)) as usize & 63];
-            text.push(if place <= group.len() {
-                digit.into()
-            } else {
-                '='
-            });
+            text.push(if place <= group.len() { digit.into() } else { '=' });
         }
     }
     text

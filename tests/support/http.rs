@@ -107,22 +107,11 @@ impl Http {
     /// `POST path` with a JSON body.
     pub fn post(&mut self, path: &str, body: &Value) -> io::Result<Answer> {
         let body = body.to_string();
-        self.request(
-            "POST",
-            path,
-            &[("Content-Type", "application/json")],
-            body.as_bytes(),
-        )
+        self.request("POST", path, &[("Content-Type", "application/json")], body.as_bytes())
     }
 
     /// One request and its whole answer. Give a `Host` header to replace the connection's own.
-    pub fn request(
-        &mut self,
-        method: &str,
-        path: &str,
-        headers: &[(&str, &str)],
-        body: &[u8],
-    ) -> io::Result<Answer> {
+    pub fn request(&mut self, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> io::Result<Answer> {
         let (status, headers) = self.send(method, path, headers, body)?;
         let mut framing = match (method, status) {
             ("HEAD", _) | (_, 204 | 304) => Framing::Rest(0),
@@ -132,23 +121,13 @@ impl Http {
         while let Some(piece) = framing.next(&mut self.reader)? {
             body.extend(piece);
         }
-        Ok(Answer {
-            status,
-            headers,
-            body,
-        })
+        Ok(Answer { status, headers, body })
     }
 
     /// `GET path` for an answer that goes on: server-sent events, or a watch.
     pub fn stream(mut self, path: &str) -> io::Result<Stream> {
         let (status, headers) = self.send("GET", path, &[], b"")?;
-        Ok(Stream {
-            status,
-            framing: Framing::of(&headers),
-            headers,
-            http: self,
-            pending: Vec::new(),
-        })
+        Ok(Stream { status, framing: Framing::of(&headers), headers, http: self, pending: Vec::new() })
     }
 
     fn send(
@@ -161,10 +140,7 @@ impl Http {
         let mut head = format!("{method} {path} HTTP/1.1\r\n");
         let own = self.headers.iter().map(|(n, v)| (n.as_str(), v.as_str()));
         let all: Vec<_> = own.chain(headers.iter().copied()).collect();
-        if !all
-            .iter()
-            .any(|(name, _)| name.eq_ignore_ascii_case("host"))
-        {
+        if !all.iter().any(|(name, _)| name.eq_ignore_ascii_case("host")) {
             head += &format!("Host: {}\r\n", self.host);
         }
         for (name, value) in all {

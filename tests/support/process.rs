@@ -13,9 +13,7 @@ use std::sync::{LazyLock, Mutex, mpsc};
 use std::thread;
 use std::time::Duration;
 
-use rustix::process::{
-    Pid, Signal, kill_process, kill_process_group, set_parent_process_death_signal,
-};
+use rustix::process::{Pid, Signal, kill_process, kill_process_group, set_parent_process_death_signal};
 
 use super::clock;
 
@@ -49,9 +47,7 @@ impl Process {
             command.pre_exec(|| Ok(set_parent_process_death_signal(Some(Signal::KILL))?));
         }
         let (answer, child) = mpsc::channel();
-        STARTER
-            .send((command, answer))
-            .expect("the starting thread never ends");
+        STARTER.send((command, answer)).expect("the starting thread never ends");
         let child = child.recv().expect("the starting thread answers")?;
         Ok(Self { child, ended: None })
     }
@@ -85,9 +81,7 @@ impl Process {
         let stats = tasks.into_iter().flatten().flatten();
         let stats = stats.filter_map(|task| std::fs::read_to_string(task.path().join("stat")).ok());
         // The name before it, in parentheses, may hold anything.
-        stats
-            .filter_map(|stat| stat.rsplit_once(") ")?.1.chars().next())
-            .collect()
+        stats.filter_map(|stat| stat.rsplit_once(") ")?.1.chars().next()).collect()
     }
 
     /// Signals the process and its descendants that stayed in its group.
@@ -148,11 +142,7 @@ impl Folder {
             .keep();
         // Twice: what a child wrote while the kernel killed it goes with the second.
         let remover = Command::new("sh")
-            .args([
-                "-c",
-                r#"read -r _; rm -rf "$1"; sleep 1; rm -rf "$1""#,
-                "remove",
-            ])
+            .args(["-c", r#"read -r _; rm -rf "$1"; sleep 1; rm -rf "$1""#, "remove"])
             .arg(&path)
             .process_group(0)
             .stdin(Stdio::piped())
@@ -160,10 +150,7 @@ impl Folder {
             .stderr(Stdio::null())
             .spawn()
             .expect("sh can be started");
-        Self {
-            path,
-            remover: Mutex::new(remover),
-        }
+        Self { path, remover: Mutex::new(remover) }
     }
 
     /// Where it is.

@@ -63,18 +63,10 @@ impl Proxy {
         let (link, orders) = watch::channel(Link::Pass(Way::default()));
         let shared = seen.clone();
         let thread = thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread()
-                .enable_all()
-                .build()
-                .expect("a runtime");
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
             runtime.block_on(serve(address, server, orders, shared));
         });
-        let proxy = Self {
-            port,
-            link,
-            seen,
-            thread: Some(thread),
-        };
+        let proxy = Self { port, link, seen, thread: Some(thread) };
         proxy.heal();
         proxy
     }
@@ -96,35 +88,22 @@ impl Proxy {
 
     /// Keeps the connections and delivers nothing.
     pub fn silence(&self) {
-        self.set_way(Way {
-            requests_held: true,
-            replies_held: true,
-            ..Way::default()
-        });
+        self.set_way(Way { requests_held: true, replies_held: true, ..Way::default() });
     }
 
     /// Delivers nothing to the server; what it sends arrives.
     pub fn silence_requests(&self) {
-        self.set_way(Way {
-            requests_held: true,
-            ..Way::default()
-        });
+        self.set_way(Way { requests_held: true, ..Way::default() });
     }
 
     /// Delivers nothing to the client: requests arrive and have their effect.
     pub fn silence_replies(&self) {
-        self.set_way(Way {
-            replies_held: true,
-            ..Way::default()
-        });
+        self.set_way(Way { replies_held: true, ..Way::default() });
     }
 
     /// Delivers each reply this much after it came.
     pub fn delay_replies(&self, reply_delay: Duration) {
-        self.set_way(Way {
-            reply_delay,
-            ..Way::default()
-        });
+        self.set_way(Way { reply_delay, ..Way::default() });
     }
 
     /// Passes everything, also what was held.
@@ -156,12 +135,7 @@ impl Drop for Proxy {
     }
 }
 
-async fn serve(
-    address: SocketAddr,
-    server: SocketAddr,
-    mut orders: watch::Receiver<Link>,
-    seen: Arc<Seen>,
-) {
+async fn serve(address: SocketAddr, server: SocketAddr, mut orders: watch::Receiver<Link>, seen: Arc<Seen>) {
     let mut listener = None;
     loop {
         let link = *orders.borrow_and_update();
@@ -199,12 +173,7 @@ fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     socket.listen(1024)
 }
 
-async fn connection(
-    mut client: TcpStream,
-    server: SocketAddr,
-    orders: watch::Receiver<Link>,
-    seen: Arc<Seen>,
-) {
+async fn connection(mut client: TcpStream, server: SocketAddr, orders: watch::Receiver<Link>, seen: Arc<Seen>) {
     let mut cut = orders.clone();
     let broken = tokio::select! {
         _ = cut.wait_for(|link| *link == Link::Cut) => true,
@@ -219,11 +188,7 @@ async fn connection(
 }
 
 /// Carries both directions until both have ended, or one is broken.
-async fn carry(
-    client: &mut TcpStream,
-    server: SocketAddr,
-    mut orders: watch::Receiver<Link>,
-) -> io::Result<()> {
+async fn carry(client: &mut TcpStream, server: SocketAddr, mut orders: watch::Receiver<Link>) -> io::Result<()> {
     turn(&mut orders, clock::now(), requests).await;
     let mut server = TcpStream::connect(server).await?;
     client.set_nodelay(true)?;

@@ -68,12 +68,8 @@ pub struct Turn {
 impl Recorder {
     /// Watches these sidecars, also over their restarts.
     pub fn start<'a>(sidecars: impl IntoIterator<Item = &'a Sidecar>) -> Self {
-        let mut recorder = Self {
-            record: Arc::default(),
-            stopping: Arc::default(),
-            sockets: Arc::default(),
-            threads: Vec::new(),
-        };
+        let mut recorder =
+            Self { record: Arc::default(), stopping: Arc::default(), sockets: Arc::default(), threads: Vec::new() };
         for sidecar in sidecars {
             recorder.watch(sidecar);
         }
@@ -125,19 +121,12 @@ impl Recorder {
 
     /// The first turn at or after `since` in which a pod leads that `wanted` takes.
     pub fn first_leader(&self, since: BootTime, wanted: impl Fn(&str) -> bool) -> Option<Turn> {
-        self.transitions()
-            .into_iter()
-            .find(|turn| turn.leader && turn.received >= since && wanted(&turn.pod))
+        self.transitions().into_iter().find(|turn| turn.leader && turn.received >= since && wanted(&turn.pod))
     }
 
     /// Waits for [`Self::first_leader`].
     #[track_caller]
-    pub fn wait_leader(
-        &self,
-        since: BootTime,
-        within: Duration,
-        wanted: impl Fn(&str) -> bool,
-    ) -> Turn {
+    pub fn wait_leader(&self, since: BootTime, within: Duration, wanted: impl Fn(&str) -> bool) -> Turn {
         clock::wait_for("a leader", within, || self.first_leader(since, &wanted))
     }
 
@@ -146,10 +135,7 @@ impl Recorder {
     #[track_caller]
     pub fn assert_no_overlap(&self) {
         let promises = self.promises();
-        assert!(
-            !promises.is_empty(),
-            "nothing was promised: nothing was tested"
-        );
+        assert!(!promises.is_empty(), "nothing was promised: nothing was tested");
         if let Some(fault) = fault(&promises) {
             let timeline: Vec<_> = self.transitions().iter().map(Turn::to_string).collect();
             panic!("{fault}\nanswers:\n{}", timeline.join("\n"));
@@ -170,9 +156,7 @@ pub fn fault(promises: &[Promise]) -> Option<String> {
         for second in later.take_while(|second| second.from < first.until) {
             if second.pod != first.pod {
                 let overlap = first.until.min(second.until) - second.from;
-                return Some(format!(
-                    "S1: two pods were told to lead for {overlap:?}:\n{first}\n{second}"
-                ));
+                return Some(format!("S1: two pods were told to lead for {overlap:?}:\n{first}\n{second}"));
             }
         }
     }
@@ -182,9 +166,7 @@ pub fn fault(promises: &[Promise]) -> Option<String> {
         let same = |term: &&&Promise| term.token == promise.token && term.pod == promise.pod;
         if terms.iter().find(same).is_none() {
             if let Some(before) = terms.iter().find(|before| before.token >= promise.token) {
-                return Some(format!(
-                    "S4: the token did not grow from term to term:\n{before}\n{promise}"
-                ));
+                return Some(format!("S4: the token did not grow from term to term:\n{before}\n{promise}"));
             }
             terms.push(promise);
         }
@@ -285,10 +267,7 @@ impl Watcher {
     /// Reads both files as an app would.
     fn read(&self) {
         while self.goes_on() {
-            for (file, parse) in [
-                ("status.env", from_env as Parse),
-                ("status.json", from_json),
-            ] {
+            for (file, parse) in [("status.env", from_env as Parse), ("status.json", from_json)] {
                 let text = fs::read_to_string(self.sidecar.report.join(file));
                 let now = clock::now();
                 if let Some((token, from, until)) = text.ok().and_then(|text| parse(&text))
@@ -319,11 +298,7 @@ fn from_env(text: &str) -> Option<(u64, BootTime, BootTime)> {
     let number = |name| values.get(name)?.parse::<u64>().ok();
     let time = |name| Some(Duration::from_millis(number(name)? * 10));
     (number("LEASEHOLD_LEADER") == Some(1)).then_some(())?;
-    Some((
-        number("LEASEHOLD_TOKEN")?,
-        time("LEASEHOLD_VALID_FROM")?,
-        time("LEASEHOLD_VALID_UNTIL")?,
-    ))
+    Some((number("LEASEHOLD_TOKEN")?, time("LEASEHOLD_VALID_FROM")?, time("LEASEHOLD_VALID_UNTIL")?))
 }
 
 fn from_json(text: &str) -> Option<(u64, BootTime, BootTime)> {
@@ -349,9 +324,7 @@ impl Record {
             return;
         }
         let mut earlier = self.promises.iter_mut().rev();
-        let last = earlier.find(|last| {
-            (&last.pod, last.token, last.by) == (&promise.pod, promise.token, promise.by)
-        });
+        let last = earlier.find(|last| (&last.pod, last.token, last.by) == (&promise.pod, promise.token, promise.by));
         match last {
             Some(last) if promise.from <= last.until => last.until = last.until.max(promise.until),
             _ => self.promises.push(promise),
@@ -376,11 +349,7 @@ impl fmt::Debug for Promise {
 impl fmt::Display for Turn {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let at = self.received.as_secs_f64();
-        let leads = if self.leader {
-            "leads"
-        } else {
-            "does not lead"
-        };
+        let leads = if self.leader { "leads" } else { "does not lead" };
         write!(f, "{at:.4} {} {leads}", self.pod)?;
         match self.token {
             Some(token) => write!(f, ", token {token}")?,

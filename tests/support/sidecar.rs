@@ -66,18 +66,9 @@ impl Builder {
         for name in ["report", "state"] {
             std::fs::create_dir(folder.join(name)).expect("makes a folder");
         }
-        let shared = Arc::new(Shared {
-            pod: self.pod.clone(),
-            report: folder.join("report"),
-            log: Mutex::default(),
-        });
+        let shared = Arc::new(Shared { pod: self.pod.clone(), report: folder.join("report"), log: Mutex::default() });
         let process = launch(&self, &folder, &shared);
-        Sidecar {
-            process,
-            shared,
-            builder: self,
-            folder,
-        }
+        Sidecar { process, shared, builder: self, folder }
     }
 }
 
@@ -109,11 +100,7 @@ impl Sidecar {
     /// A sidecar that campaigns for `lease` as `pod`, with its own folders, and listeners on ports
     /// that the kernel chooses.
     pub fn of(lease: &str, namespace: &str, kubeconfig: &Path, pod: &str) -> Builder {
-        let builder = Builder {
-            pod: pod.into(),
-            arguments: vec!["run".into()],
-            environment: BTreeMap::new(),
-        };
+        let builder = Builder { pod: pod.into(), arguments: vec!["run".into()], environment: BTreeMap::new() };
         builder
             .flag("--lease", lease)
             .flag("--namespace", namespace)
@@ -192,12 +179,7 @@ impl Sidecar {
 
     /// Waits for a status that `accept` takes.
     #[track_caller]
-    pub fn wait_status(
-        &self,
-        what: &str,
-        within: Duration,
-        accept: impl Fn(&Value) -> bool,
-    ) -> Value {
+    pub fn wait_status(&self, what: &str, within: Duration, accept: impl Fn(&Value) -> bool) -> Value {
         let mut http = self.connect();
         let what = format!("{} to be {what}", self.pod());
         clock::wait_for(&what, within, || {
@@ -339,11 +321,7 @@ fn launch(builder: &Builder, folder: &Folder, shared: &Arc<Shared>) -> Process {
         log.starts
     };
     let mut process = Process::start(command).expect("leasehold can be started");
-    let stderr = process
-        .streams()
-        .stderr
-        .take()
-        .expect("asked for as a pipe");
+    let stderr = process.streams().stderr.take().expect("asked for as a pipe");
     let shared = shared.clone();
     thread::spawn(move || {
         for line in BufReader::new(stderr).lines().map_while(Result::ok) {

@@ -76,7 +76,10 @@ impl View {
             1
         };
         let mut drawn = line("");
-        drawn += line(&format!("lease {} · kill a leader (kill -9 PID) and see who takes over · Ctrl-C ends all", self.lease));
+        drawn += line(&format!(
+            "lease {} · kill a leader (kill -9 PID) and see who takes over · Ctrl-C ends all",
+            self.lease
+        ));
         drawn += line("");
         drawn += line("  POD       PID      ASK                              LEADS  TOKEN      LEASE FOR");
         for (pod, answer) in pods.iter().zip(answers) {
@@ -103,7 +106,11 @@ impl View {
             if answer.is_some() != *said {
                 *said = answer.is_some();
                 let pid = pod.process.as_ref().map_or(0, std::process::Child::id);
-                let text = if *said { format!("answers: curl -i {}/leader (pid {pid})", pod.address) } else { "does not answer".into() };
+                let text = if *said {
+                    format!("answers: curl -i {}/leader (pid {pid})", pod.address)
+                } else {
+                    "does not answer".into()
+                };
                 print(&format!("{} {} {text}\n", clock(), pod.name));
             }
         }

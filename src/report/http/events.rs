@@ -11,9 +11,9 @@ use std::time::Duration;
 use hyper::body::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, watch};
 
-use super::{SharedClock, stopped};
 use super::legacy::Legacy;
 use super::server::Connection;
+use super::{SharedClock, stopped};
 use crate::report::Board;
 use crate::report::view::View;
 
@@ -109,4 +109,41 @@ async fn next(
         () = repeat => {}
     }
     Some(changed)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::task::Waker;
+
+    use tokio::sync::Semaphore;
+
+    use super::*;
+    use crate::election::{Leading, Reason, Status};
+    use crate::report::http::socket::Activity;
+    use crate::time::{Clock, Moment, SystemClock};
+
+    #[tokio::test]
+    async fn nothing_is_promised_to_a_socket_that_takes_no_more() {
+        let names = || "x".to_owned();
+        let board = Arc::new(Board::new(names(), names(), names(), names(), Duration::from_secs(1)));
+        let now = SystemClock.boot();
+        let later = now + Duration::from_secs(9);
+        let acquired_at = SystemClock.wall();
+        let leading = Some(Leading { token: 1, valid_until: later, stop_by: later, acquired_at });
+        board.publish(Status { leading, reason: Reason::Leading, version: 1, ..Status::starting() }, acquired_at);
+        let (_stop, shutdown) = watch::channel(false);
+        let activity = Arc::new(Activity::new(now));
+        let connection = Connection { is_unix: false, activity: Arc::clone(&activity), shutdown };
+        let place = Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap();
+        let mut events = Events::new(Arc::clone(&board), Arc::new(SystemClock), Format::Status, connection, place);
+
+        let mut cx = Context::from_waker(Waker::noop());
+        activity.set_clogged(true);
+        assert!(events.poll_next(&mut cx).is_pending());
+        assert_eq!(board.promised_until(), Moment::BOOT);
+        activity.set_clogged(false);
+        assert!(matches!(events.poll_next(&mut cx), Poll::Ready(Some(_))));
+        assert!(board.promised_until() > now);
+        assert!(events.poll_next(&mut cx).is_pending(), "one event at a time");
+    }
 }

@@ -67,8 +67,21 @@ mod tests {
         for good in ["localhost", "LOCALHOST:4040", "127.0.0.1", "127.8.9.1:80", "[::1]", "[::1]:4040", "my-name:1"] {
             assert_eq!(status(good), None, "{good}");
         }
-        let bad = ["", "example.com", "localhost.example.com", "127.0.0.1.example.com", "10.0.0.1", "[::2]", "[::1",
-            "0.0.0.0", "my-name.example.com", "localhost:80:80", ":80", "127.1", "\u{fc}"];
+        let bad = [
+            "",
+            "example.com",
+            "localhost.example.com",
+            "127.0.0.1.example.com",
+            "10.0.0.1",
+            "[::2]",
+            "[::1",
+            "0.0.0.0",
+            "my-name.example.com",
+            "localhost:80:80",
+            ":80",
+            "127.1",
+            "\u{fc}",
+        ];
         for bad in bad {
             assert_eq!(status(bad), Some(403), "{bad}");
         }

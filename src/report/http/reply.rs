@@ -77,11 +77,6 @@ impl ReplyBody {
     pub(super) fn hold(&mut self, in_request: InRequest) {
         self.in_request = Some(in_request);
     }
-
-    /// For an answer to HEAD whose GET has no end.
-    pub fn empty() -> Self {
-        ReplyBody::new(Content::Text(Full::default()))
-    }
 }
 
 impl Body for ReplyBody {

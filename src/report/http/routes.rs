@@ -66,25 +66,25 @@ impl Routes {
         }
         let route = self.route(request.uri().path())?;
         let query = request.uri().query();
-        let head = match (&route, request.method()) {
-            (Route::StepDown(_) | Route::Stopped(_), &Method::POST) => false,
+        // hyper answers HEAD with the head of GET's answer; a stream's body is dropped unasked.
+        match (&route, request.method()) {
+            (Route::StepDown(_) | Route::Stopped(_), &Method::POST) => {}
             (Route::StepDown(_) | Route::Stopped(_), _) => return Ok(reply::method_not_allowed("POST")),
-            (_, &Method::GET) => false,
-            (_, &Method::HEAD) => true,
+            (_, &Method::GET | &Method::HEAD) => {}
             _ => return Ok(reply::method_not_allowed("GET, HEAD")),
-        };
+        }
         self.check_pod(query)?;
         match route {
             Route::Legacy => self.legacy(),
-            Route::LegacyEvents => self.events(0, Format::Legacy { last: None }, connection, head),
+            Route::LegacyEvents => self.events(0, Format::Legacy { last: None }, connection),
             Route::Leader(lease) => self.leader(lease),
             Route::AlwaysOk(lease) => Ok(self.one(lease)),
-            Route::All => self.all(query, head, connection).await,
+            Route::All => self.all(query, connection).await,
             Route::One(lease) => {
-                self.wait(&[lease], query, head, connection).await?;
+                self.wait(&[lease], query, connection).await?;
                 Ok(self.one(lease))
             }
-            Route::Watch(lease) => self.events(lease, Format::Status, connection, head),
+            Route::Watch(lease) => self.events(lease, Format::Status, connection),
             Route::StepDown(lease) => self.step_down(lease, request).await,
             Route::Stopped(lease) => self.stopped(lease, request).await,
         }
@@ -153,9 +153,9 @@ impl Routes {
         reply
     }
 
-    async fn all(&self, query: Option<&str>, head: bool, connection: Connection) -> Outcome {
+    async fn all(&self, query: Option<&str>, connection: Connection) -> Outcome {
         let leases: Vec<usize> = (0..self.app.boards.len()).collect();
-        self.wait(&leases, query, head, connection).await?;
+        self.wait(&leases, query, connection).await?;
         let answers: Vec<(&Board, Answer)> = leases.iter().map(|lease| self.ask(*lease)).collect();
         let versions = answers.iter().map(|(_, answer)| answer.status.version);
         let version = self.version_of(versions);
@@ -176,17 +176,11 @@ impl Routes {
 
     /// Waits as `?wait=30s&version=V` asks, until the version differs from V. What is answered after it is computed
     /// after it.
-    async fn wait(
-        &self,
-        leases: &[usize],
-        query: Option<&str>,
-        head: bool,
-        mut connection: Connection,
-    ) -> Result<(), Box<Reply>> {
+    async fn wait(&self, leases: &[usize], query: Option<&str>, mut connection: Connection) -> Result<(), Box<Reply>> {
         let Some(wait) = query::value(query, "wait") else { return Ok(()) };
         let bad = || error(StatusCode::BAD_REQUEST, "bad_wait", "wait is a whole number with a unit: 500ms, 30s, 5m");
         let wait = query::duration(&wait).ok_or_else(bad)?.min(MAX_WAIT);
-        let Some(known) = query::value(query, "version").filter(|_| !head) else { return Ok(()) };
+        let Some(known) = query::value(query, "version") else { return Ok(()) };
 
         let mut changes: Vec<watch::Receiver<u64>> =
             leases.iter().map(|lease| self.app.boards[*lease].subscribe()).collect();
@@ -211,12 +205,7 @@ impl Routes {
         Ok(())
     }
 
-    fn events(&self, lease: usize, format: Format, connection: Connection, head: bool) -> Outcome {
-        if head {
-            let mut reply = reply::text_of(StatusCode::OK, HeaderValue::from_static("text/event-stream"), String::new());
-            *reply.body_mut() = reply::ReplyBody::empty();
-            return Ok(reply);
-        }
+    fn events(&self, lease: usize, format: Format, connection: Connection) -> Outcome {
         let place = self.stream()?;
         let (board, clock) = (Arc::clone(&self.app.boards[lease]), Arc::clone(&self.app.clock));
         Ok(reply::events(Events::new(board, clock, format, connection, place)))
@@ -249,7 +238,11 @@ impl Routes {
     }
 
     /// Hands a command to the loop and answers with its word, and the lease as it is then.
-    async fn command(&self, lease: usize, make: impl FnOnce(oneshot::Sender<Result<(), Refusal>>) -> Command) -> Outcome {
+    async fn command(
+        &self,
+        lease: usize,
+        make: impl FnOnce(oneshot::Sender<Result<(), Refusal>>) -> Command,
+    ) -> Outcome {
         let (sender, answer) = oneshot::channel();
         let stopping = || busy("not_ready", "the sidecar is stopping, or has too many commands to do");
         self.app.commands.try_send(make(sender)).map_err(|_| stopping())?;
@@ -281,8 +274,9 @@ async fn read<T: DeserializeOwned>(request: Request<Incoming>, empty: Option<T>)
     };
     match empty {
         Some(empty) if body.is_empty() => Ok(empty),
-        _ => serde_json::from_slice(&body)
-            .map_err(|wrong| error(StatusCode::BAD_REQUEST, "bad_body", format!("the body is not understood: {wrong}"))),
+        _ => serde_json::from_slice(&body).map_err(|wrong| {
+            error(StatusCode::BAD_REQUEST, "bad_body", format!("the body is not understood: {wrong}"))
+        }),
     }
 }
 

@@ -14,10 +14,10 @@ use hyper_util::rt::TokioIo;
 use tokio::sync::watch;
 use tokio::task::{AbortHandle, JoinSet};
 
-use super::{SharedClock, stopped};
 use super::listener::Listener;
 use super::reply::Reply;
 use super::socket::{Activity, InRequest, Socket, Stream};
+use super::{SharedClock, stopped};
 
 /// The largest request head. hyper answers 431 to a larger one, and 400 to what is not HTTP.
 const MAX_HEAD: usize = 8 * 1024;
@@ -25,21 +25,21 @@ const MAX_HEAD: usize = 8 * 1024;
 const LAST_ANSWERS: Duration = Duration::from_secs(1);
 
 /// What a server does with a request.
-pub(super) trait Handler: Clone + Send + Sync + 'static {
+pub(crate) trait Handler: Clone + Send + Sync + 'static {
     fn handle(&self, request: Request<Incoming>, connection: Connection) -> impl Future<Output = Reply> + Send;
 }
 
 /// What a handler may know of the connection that a request came by.
 #[derive(Clone)]
-pub(super) struct Connection {
-    pub is_unix: bool,
-    pub activity: Arc<Activity>,
-    pub shutdown: watch::Receiver<bool>,
+pub(crate) struct Connection {
+    pub(super) is_unix: bool,
+    pub(super) activity: Arc<Activity>,
+    pub(super) shutdown: watch::Receiver<bool>,
 }
 
 /// Serves until `shutdown` says true or its sender is gone: then accepts nobody, ends streams, lets answers that are
 /// being written finish for a second, and returns.
-pub(super) async fn serve<H: Handler>(
+pub(crate) async fn serve<H: Handler>(
     listeners: Vec<Listener>,
     handler: H,
     table: Table,
@@ -54,12 +54,7 @@ pub(super) async fn serve<H: Handler>(
     while accepting.join_next().await.is_some() {}
 }
 
-async fn accept<H: Handler>(
-    listener: Listener,
-    handler: H,
-    table: Arc<Table>,
-    mut shutdown: watch::Receiver<bool>,
-) {
+async fn accept<H: Handler>(listener: Listener, handler: H, table: Arc<Table>, mut shutdown: watch::Receiver<bool>) {
     let mut connections = JoinSet::new();
     let stop = shutdown.clone();
     loop {
@@ -127,14 +122,14 @@ async fn converse<H: Handler>(stream: Stream, handler: H, connection: Connection
 }
 
 /// The last word to a connection that finds every place taken by a request in progress.
-const FULL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nContent-Length: 90\r\n\
+const FULL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nContent-Length: 92\r\n\
     Cache-Control: no-store\r\nRetry-After: 1\r\nConnection: close\r\n\r\n\
     {\"code\":\"too_many_connections\",\"message\":\"every connection is in use; close some, or wait\"}\n";
 
 /// The open connections of a server. When it is full, a newcomer takes the place of the connection that has been
 /// idle longest: HTTP lets a server close those at any time, and a crowd of forgotten ones must not keep out an
 /// app's question.
-pub(super) struct Table {
+pub(crate) struct Table {
     most: usize,
     clock: SharedClock,
     inner: Mutex<Inner>,

@@ -101,7 +101,7 @@ impl AsyncWrite for Socket {
 
 impl Socket {
     fn limit_write(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
-        self.activity.clogged.store(written.is_pending(), Ordering::Relaxed);
+        self.activity.set_clogged(written.is_pending());
         if written.is_ready() {
             self.write_limit = None;
         } else {
@@ -142,6 +142,10 @@ impl Activity {
 
     pub fn in_request(&self) -> bool {
         self.requests.load(Ordering::Relaxed) > 0
+    }
+
+    pub fn set_clogged(&self, clogged: bool) {
+        self.clogged.store(clogged, Ordering::Relaxed);
     }
 
     /// The socket takes no more for now: nothing should be computed for it.
