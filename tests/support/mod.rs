@@ -14,6 +14,7 @@
 //! | [`proxy`] | a TCP link that a test cuts, silences, delays and heals |
 //! | [`sidecar`] | the leasehold binary as a pod would run it |
 //! | [`recorder`] | every promise that sidecars make, and the check that no two overlap |
+//! | [`stage`] | a Lease in a namespace of its own, and the pods that contend for it |
 //! | [`clientgo`] | client-go's own elector, for company and for comparison |
 
 // A test file uses a part of this only.
@@ -27,3 +28,4 @@ pub mod process;
 pub mod proxy;
 pub mod recorder;
 pub mod sidecar;
+pub mod stage;
