@@ -15,7 +15,10 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
-use crate::election::{Acknowledgement, Config, Election, Input, Kind, Outcome, Output, Seen, Status, Write, pod_of};
+use crate::complaint::{Ask, Complaints};
+use crate::election::{
+    Acknowledgement, Config, Election, Input, Kind, Outcome, Output, Reason, Seen, Status, Via, Write, pod_of,
+};
 use crate::kubernetes::{self, Api, ConfigError, Connection, Failure, Snapshot, Source, Watched};
 use crate::report::file::FileReport;
 use crate::report::http::{self, Address, App, BindError, Command, Listener, Refusal};
@@ -218,7 +221,8 @@ struct Contender {
     watched: mpsc::Sender<(usize, Watched)>,
     wake_at: Moment,
     file_written_at: Moment,
-    complaint: Complaint,
+    complaints: Complaints,
+    file_complaints: Complaints,
     done: bool,
 }
 
@@ -258,7 +262,8 @@ impl Contender {
             watched,
             wake_at: Moment::NEVER,
             file_written_at: Moment::BOOT,
-            complaint: Complaint::default(),
+            complaints: Complaints::default(),
+            file_complaints: Complaints::default(),
             done: false,
         })
     }
@@ -377,9 +382,10 @@ impl Sidecar {
             && let Err(error) = files.refresh(lease, now)
         {
             self.metrics.report_write_failed();
-            self.contenders[lease]
-                .complaint
-                .file(&format!("cannot write the report files, so readers of them see no leader: {error}"));
+            let text = format!("cannot write the report files, so readers of them see no leader: {error}");
+            if self.contenders[lease].file_complaints.is_news(&text, now) {
+                tracing::warn!("{text}");
+            }
         }
     }
 
@@ -435,11 +441,11 @@ impl Sidecar {
                         Some(failure) => self.metrics.renew_failed(name, failure.reason()),
                     }
                 }
-                contender.note(failure.as_ref());
+                contender.note(Ask::Write, failure.as_ref());
                 self.handle(lease, Input::Wrote { attempt: write.attempt, outcome });
             }
             Done::Read { lease, result } => {
-                self.contenders[lease].note(result.as_ref().err());
+                self.contenders[lease].note(Ask::Read, result.as_ref().err());
                 self.handle(lease, Input::Read(result.ok()));
             }
         }
@@ -449,14 +455,23 @@ impl Sidecar {
         match watched {
             Watched::Seen { record, version, via } => {
                 self.health.observed(lease);
-                self.contenders[lease].note(None);
+                // A list may work where a watch does not.
+                if via == Via::Event {
+                    self.contenders[lease].note(Ask::Watch, None);
+                }
                 self.handle(lease, Input::Observed { record, version, via });
             }
             Watched::Heard => self.handle(lease, Input::Heard),
-            Watched::Restarted => self.metrics.watch_restarted(&self.contenders[lease].board.lease),
+            Watched::Began { again } => {
+                let contender = &mut self.contenders[lease];
+                contender.note(Ask::Watch, None);
+                if again {
+                    self.metrics.watch_restarted(&contender.board.lease);
+                }
+            }
             Watched::Failed(failure) => {
                 let contender = &mut self.contenders[lease];
-                contender.note(Some(&failure));
+                contender.note(Ask::Watch, Some(&failure));
                 let advice = kubernetes::advice(&failure, &contender.api);
                 self.handle(lease, Input::WatchFailed { advice });
             }
@@ -505,15 +520,24 @@ fn refusal(code: &'static str, message: String) -> Result<(), Refusal> {
 }
 
 impl Contender {
-    /// Logs a failure when it is news, and its end.
-    fn note(&mut self, failure: Option<&Failure>) {
-        let text = match failure {
+    /// Logs a failure when it is news, and the end of all failures.
+    fn note(&mut self, ask: Ask, failure: Option<&Failure>) {
+        let (lease, now) = (&self.board.lease, SystemClock.boot());
+        match failure {
             // A conflict is how the election works.
-            Some(Failure::Status { code: 409, .. }) => return,
-            Some(failure) => Some(kubernetes::advice(failure, &self.api)),
-            None => None,
-        };
-        self.complaint.api(&self.board.lease, text);
+            Some(Failure::Status { code: 409, .. }) => {}
+            Some(failure) => {
+                let text = kubernetes::advice(failure, &self.api);
+                if self.complaints.failed(ask, &text, now).is_some() {
+                    tracing::warn!(lease, "{text}");
+                }
+            }
+            None => {
+                if self.complaints.worked(ask).is_some() {
+                    tracing::info!(lease, "the API server answers again");
+                }
+            }
+        }
     }
 }
 
@@ -526,70 +550,18 @@ fn log_change(board: &Board, before: &Status, status: &Status) {
         (Some(leading), _) => {
             tracing::info!(lease, fencing_token = leading.token, transitions = status.transitions, "leading");
         }
-        (None, Some(_)) => tracing::info!(lease, reason, status.message, "not leading any more"),
+        (None, Some(_)) => tracing::info!(lease, reason, why = status.message, "not leading any more"),
+        // Its message is the warning that was just logged.
+        (None, None) if status.reason == Reason::Refused => {
+            if before.reason != Reason::Refused {
+                tracing::info!(lease, reason, "not leading");
+            }
+        }
         (None, None) if status.reason != before.reason || status.holder != before.holder => {
             let holder: String = status.holder.as_deref().map(pod_of).unwrap_or("").chars().take(80).collect();
-            tracing::info!(lease, reason, holder, status.message, "not leading");
+            tracing::info!(lease, reason, holder, why = status.message, "not leading");
         }
         (None, None) => {}
-    }
-}
-
-/// Says a thing once, and again only after a growing while: a fault that lasts does not fill the log.
-#[derive(Default)]
-struct Complaint {
-    api: Repeated,
-    file: Repeated,
-}
-
-#[derive(Default)]
-struct Repeated {
-    text: Option<String>,
-    said_at: Option<Moment>,
-    pause: Duration,
-}
-
-impl Repeated {
-    const FIRST_PAUSE: Duration = Duration::from_secs(60);
-    const LONGEST_PAUSE: Duration = Duration::from_secs(3600);
-
-    /// Whether this is to be said now.
-    fn is_news(&mut self, text: &str, now: Moment) -> bool {
-        if self.text.as_deref() != Some(text)
-            && self.said_at.is_none_or(|at| now.since(at) >= Duration::from_secs(5) || self.text.is_none())
-        {
-            *self = Repeated { text: Some(text.to_owned()), said_at: Some(now), pause: Self::FIRST_PAUSE };
-            return true;
-        }
-        if self.said_at.is_some_and(|at| now.since(at) >= self.pause) {
-            self.said_at = Some(now);
-            self.pause = (self.pause * 2).min(Self::LONGEST_PAUSE);
-            return true;
-        }
-        false
-    }
-}
-
-impl Complaint {
-    fn api(&mut self, lease: &str, text: Option<String>) {
-        match text {
-            Some(text) => {
-                if self.api.is_news(&text, SystemClock.boot()) {
-                    tracing::warn!(lease, "{text}");
-                }
-            }
-            None => {
-                if self.api.text.take().is_some() {
-                    tracing::info!(lease, "the API server answers again");
-                }
-            }
-        }
-    }
-
-    fn file(&mut self, text: &str) {
-        if self.file.is_news(text, SystemClock.boot()) {
-            tracing::warn!("{text}");
-        }
     }
 }
 

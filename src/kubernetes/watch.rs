@@ -33,8 +33,10 @@ pub enum Watched {
     Heard,
     /// Listing or watching failed, and is tried again after a pause.
     Failed(Failure),
-    /// A watch began after the first one.
-    Restarted,
+    /// A watch began; `again`: it is not the first one.
+    Began {
+        again: bool,
+    },
 }
 
 /// Runs until the receiver is gone. `spread` in 0..1 keeps the watches of many pods from ending together; `pause` is
@@ -83,9 +85,6 @@ async fn follow(api: &Api, lifetime: u64, first: &mut bool, tell: &Tell) -> Resu
         return Ok(Ended::NobodyListens);
     }
     loop {
-        if !std::mem::take(first) && !tell.send(Watched::Restarted).await {
-            return Ok(Ended::NobodyListens);
-        }
         let uri = format!(
             "{}?watch=1&allowWatchBookmarks=true&fieldSelector=metadata.name%3D{}&resourceVersion={from}&timeoutSeconds={lifetime}",
             api.collection(),
@@ -96,6 +95,9 @@ async fn follow(api: &Api, lifetime: u64, first: &mut bool, tell: &Tell) -> Resu
             Err(Failure::Status { code: 410, .. }) => return Ok(Ended::Expired),
             other => other?,
         };
+        if !tell.send(Watched::Began { again: !std::mem::take(first) }).await {
+            return Ok(Ended::NobodyListens);
+        }
         let mut lines = Lines { body, buffer: Vec::new(), searched: 0 };
         let began = SystemClock.boot();
         while let Some(line) = lines.next().await? {
