@@ -199,6 +199,26 @@ impl Sidecar {
         std::fs::read_to_string(self.report_dir().join(file)).unwrap_or_default()
     }
 
+    /// A metric of it: the sum of the series whose line holds every one of `parts`.
+    #[track_caller]
+    pub fn metric(&self, name: &str, parts: &[&str]) -> f64 {
+        let answer = Http::connect(self.probe_address()).and_then(|http| http.with_timeout(SOON)?.get("/metrics"));
+        let text = answer.expect("the sidecar answers").text();
+        let lines =
+            text.lines().filter(|line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' '])));
+        let lines = lines.filter(|line| parts.iter().all(|part| line.contains(part)));
+        lines.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
+    }
+
+    /// Waits until it has had `count` answers of `code` to requests of `verb`: `error` and `timeout` are codes, too.
+    #[track_caller]
+    pub fn wait_requests(&self, verb: &str, code: &str, count: usize, within: Duration) {
+        let parts = [format!("verb=\"{verb}\""), format!("code=\"{code}\"")];
+        let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
+        let what = format!("{count} {verb} requests of {} to come to {code}", self.pod());
+        clock::wait_until(&what, within, || self.metric("leasehold_api_requests_total", &parts) >= count as f64);
+    }
+
     // --- Its log ---
 
     /// Every line that it has written to stderr, over restarts.

@@ -41,12 +41,17 @@ impl<'a> Stage<'a> {
     /// The same with a Lease that its last holder has released, so that the first pod leads at once.
     pub fn released(control_plane: &'a ControlPlane, name: &str) -> Self {
         let stage = Self::new(control_plane, name);
+        stage.create_released();
+        stage
+    }
+
+    /// Creates the Lease as if its last holder had released it.
+    pub fn create_released(&self) {
         let time = "2026-01-02T03:04:05.000000Z";
-        stage.create(
+        self.create(
             json!({"annotations": {"leasehold.dev/released": time}}),
             json!({"holderIdentity": "", "leaseDurationSeconds": 1, "renewTime": time, "leaseTransitions": 1}),
         );
-        stage
     }
 
     /// A pod with [`QUICK`] times, directly at the API server.
