@@ -41,6 +41,10 @@ pub enum Act {
     Pass,
     /// It answers, and the client hears of it so much later.
     PassAfter(Duration),
+    /// It answers, and the client gets this answer instead: the request had its effect.
+    PassAndThen(Box<Act>),
+    /// No answer, ever.
+    Silence,
     /// This is the answer: status, headers, body.
     Answer(u16, Vec<(&'static str, String)>, String),
 }
@@ -162,10 +166,12 @@ fn serve(stream: TcpStream, shared: &Shared) -> io::Result<()> {
         let act = rule(&request);
         match act {
             Act::Answer(status, headers, text) => answer(&mut writer, status, &headers, text.as_bytes())?,
-            Act::Pass | Act::PassAfter(_) if request.is_watch() => {
+            // Until the client has had enough.
+            Act::Silence => drop(receive(&mut reader)?),
+            _ if request.is_watch() => {
                 return pass_stream(&mut writer, (shared.connect)()?, &request.path);
             }
-            Act::Pass | Act::PassAfter(_) => {
+            Act::Pass | Act::PassAfter(_) | Act::PassAndThen(_) => {
                 let server = match &mut server {
                     Some(server) => server,
                     none => none.insert((shared.connect)()?),
@@ -175,7 +181,16 @@ fn serve(stream: TcpStream, shared: &Shared) -> io::Result<()> {
                 if let Act::PassAfter(delay) = act {
                     thread::sleep(delay);
                 }
-                answer(&mut writer, passed.status, &[("Content-Type", "application/json".into())], &passed.body)?;
+                match act {
+                    Act::PassAndThen(instead) => match *instead {
+                        Act::Answer(status, headers, text) => answer(&mut writer, status, &headers, text.as_bytes())?,
+                        _ => return Ok(()),
+                    },
+                    _ => {
+                        let headers = [("Content-Type", "application/json".into())];
+                        answer(&mut writer, passed.status, &headers, &passed.body)?;
+                    }
+                }
             }
         }
     }
