@@ -15,7 +15,10 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
-use crate::election::{Acknowledgement, Config, Election, Input, Kind, Outcome, Output, Seen, Status, Write, pod_of};
+use crate::complaint::{Ask, Complaints};
+use crate::election::{
+    Acknowledgement, Config, Election, Input, Kind, Outcome, Output, Reason, Seen, Status, Via, Write, pod_of,
+};
 use crate::kubernetes::{self, Api, ConfigError, Connection, Failure, Snapshot, Source, Watched};
 use crate::names;
 use crate::report::file::FileReport;
@@ -221,6 +224,7 @@ struct Contender {
     wake_at: Moment,
     file_written_at: Moment,
     complaints: Complaints,
+    file_complaints: Complaints,
     done: bool,
 }
 
@@ -261,6 +265,7 @@ impl Contender {
             wake_at: Moment::NEVER,
             file_written_at: Moment::BOOT,
             complaints: Complaints::default(),
+            file_complaints: Complaints::default(),
             done: false,
         })
     }
@@ -380,8 +385,9 @@ impl Sidecar {
             && let Err(error) = files.refresh(lease, now)
         {
             self.metrics.report_write_failed();
-            if self.contenders[lease].complaints.is_news(Path::File, "write", now) {
-                tracing::warn!(%error, "cannot write the report files, so their readers see no leader once they run out");
+            let text = format!("cannot write the report files, so readers of them see no leader: {error}");
+            if self.contenders[lease].file_complaints.is_news(&text, now) {
+                tracing::warn!("{text}");
             }
         }
     }
@@ -438,11 +444,11 @@ impl Sidecar {
                         Some(failure) => self.metrics.renew_failed(name, failure.reason()),
                     }
                 }
-                contender.note(Path::Write, failure.as_ref());
+                contender.note(Ask::Write, failure.as_ref());
                 self.handle(lease, Input::Wrote { attempt: write.attempt, outcome });
             }
             Done::Read { lease, result } => {
-                self.contenders[lease].note(Path::Read, result.as_ref().err());
+                self.contenders[lease].note(Ask::Read, result.as_ref().err());
                 self.handle(lease, Input::Read(result.ok()));
             }
         }
@@ -452,14 +458,23 @@ impl Sidecar {
         match watched {
             Watched::Seen { record, version, via } => {
                 self.health.observed(lease);
-                self.contenders[lease].note(Path::Watch, None);
+                // A list may work where a watch does not.
+                if via == Via::Event {
+                    self.contenders[lease].note(Ask::Watch, None);
+                }
                 self.handle(lease, Input::Observed { record, version, via });
             }
             Watched::Heard => self.handle(lease, Input::Heard),
-            Watched::Restarted => self.metrics.watch_restarted(&self.contenders[lease].board.lease),
+            Watched::Began { again } => {
+                let contender = &mut self.contenders[lease];
+                contender.note(Ask::Watch, None);
+                if again {
+                    self.metrics.watch_restarted(&contender.board.lease);
+                }
+            }
             Watched::Failed(failure) => {
                 let contender = &mut self.contenders[lease];
-                contender.note(Path::Watch, Some(&failure));
+                contender.note(Ask::Watch, Some(&failure));
                 let advice = kubernetes::advice(&failure, &contender.api);
                 self.handle(lease, Input::WatchFailed { advice });
             }
@@ -508,20 +523,21 @@ fn refusal(code: &'static str, message: String) -> Result<(), Refusal> {
 }
 
 impl Contender {
-    /// Logs a failure when it is news, and its end.
-    fn note(&mut self, path: Path, failure: Option<&Failure>) {
-        let lease = &self.board.lease;
+    /// Logs a failure when it is news, and the end of all failures.
+    fn note(&mut self, ask: Ask, failure: Option<&Failure>) {
+        let (lease, now) = (&self.board.lease, SystemClock.boot());
         match failure {
             // A conflict is how the election works.
             Some(Failure::Status { code: 409, .. }) => {}
             Some(failure) => {
-                if self.complaints.is_news(path, failure.reason(), SystemClock.boot()) {
-                    tracing::warn!(lease, "{}", kubernetes::advice(failure, &self.api));
+                let text = kubernetes::advice(failure, &self.api);
+                if self.complaints.failed(ask, &text, now).is_some() {
+                    tracing::warn!(lease, "{text}");
                 }
             }
             None => {
-                if self.complaints.ended(path) {
-                    tracing::info!(lease, request = ?path, "the API server does it again");
+                if self.complaints.worked(ask).is_some() {
+                    tracing::info!(lease, "the API server answers again");
                 }
             }
         }
@@ -537,68 +553,18 @@ fn log_change(board: &Board, before: &Status, status: &Status) {
         (Some(leading), _) => {
             tracing::info!(lease, fencing_token = leading.token, transitions = status.transitions, "leading");
         }
-        (None, Some(_)) => tracing::info!(lease, reason, status.message, "not leading any more"),
+        (None, Some(_)) => tracing::info!(lease, reason, why = status.message, "not leading any more"),
+        // Its message is the warning that was just logged.
+        (None, None) if status.reason == Reason::Refused => {
+            if before.reason != Reason::Refused {
+                tracing::info!(lease, reason, "not leading");
+            }
+        }
         (None, None) if status.reason != before.reason || status.holder != before.holder => {
             let holder: String = status.holder.as_deref().map(pod_of).unwrap_or("").chars().take(80).collect();
-            tracing::info!(lease, reason, holder, status.message, "not leading");
+            tracing::info!(lease, reason, holder, why = status.message, "not leading");
         }
         (None, None) => {}
-    }
-}
-
-/// What is tried over and over, and may fail over and over.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Path {
-    Write,
-    Read,
-    Watch,
-    File,
-}
-
-/// Says a fault once, and again only after a growing while: one that lasts, or comes and goes, does not fill the log.
-#[derive(Default)]
-struct Complaints(Vec<Said>);
-
-struct Said {
-    path: Path,
-    /// A word for the kind of fault: its text may differ each time.
-    kind: &'static str,
-    at: Moment,
-    pause: Duration,
-    /// It has not ended since.
-    open: bool,
-}
-
-impl Complaints {
-    const FIRST_PAUSE: Duration = Duration::from_secs(60);
-    const LONGEST_PAUSE: Duration = Duration::from_secs(3600);
-
-    /// Whether this fault is to be said now.
-    fn is_news(&mut self, path: Path, kind: &'static str, now: Moment) -> bool {
-        match self.0.iter_mut().find(|said| said.path == path && said.kind == kind) {
-            None => {
-                self.0.push(Said { path, kind, at: now, pause: Self::FIRST_PAUSE, open: true });
-                true
-            }
-            Some(said) => {
-                let due = now.since(said.at) >= said.pause;
-                if due {
-                    let lasted = now.since(said.at) < Self::LONGEST_PAUSE * 2;
-                    said.pause = if lasted { (said.pause * 2).min(Self::LONGEST_PAUSE) } else { Self::FIRST_PAUSE };
-                    said.at = now;
-                    said.open = true;
-                }
-                due
-            }
-        }
-    }
-
-    /// It works: whether a fault that was said has ended by that.
-    fn ended(&mut self, path: Path) -> bool {
-        self.0
-            .iter_mut()
-            .filter(|said| said.path == path)
-            .fold(false, |any, said| std::mem::take(&mut said.open) || any)
     }
 }
 

@@ -15,7 +15,7 @@ use tokio::sync::mpsc;
 
 use super::{Api, Failure, lease, request};
 use crate::election::{Record, Via};
-use crate::time::{Clock, SystemClock};
+use crate::time::{Clock, Moment, SystemClock};
 
 /// A line of a watch holds one object, which etcd limits to 1.5 MiB and JSON may escape.
 const LONGEST_LINE: usize = 8 << 20;
@@ -35,8 +35,10 @@ pub enum Watched {
     Heard,
     /// Listing or watching failed, and is tried again after a pause.
     Failed(Failure),
-    /// A watch began after the first one.
-    Restarted,
+    /// A watch began; `again`: it is not the first one.
+    Began {
+        again: bool,
+    },
 }
 
 /// Runs until the receiver is gone. `spread` in 0..1 keeps the watches of many pods from ending together; `pause` is
@@ -44,13 +46,14 @@ pub enum Watched {
 pub async fn watch(api: &Api, pause: Duration, spread: f64, lease: usize, tell: mpsc::Sender<(usize, Watched)>) {
     let tell = Tell { lease, tell };
     let lifetime = 1800 + (1800.0 * spread) as u64;
-    let mut first = true;
+    let mut again = false;
     loop {
-        let began = SystemClock.boot();
-        let ended = follow(api, lifetime, &mut first, &tell).await;
+        let mut began = None;
+        let ended = follow(api, lifetime, again, &mut began, &tell).await;
+        again |= began.is_some();
         // A watch that lived and broke is begun anew at once: a deletion seen late is a leader told late. One that
-        // does not even begin is tried again after a pause.
-        let lived = SystemClock.boot().since(began) >= LIVED;
+        // did not is tried again after a pause.
+        let lived = began.is_some_and(|began| SystemClock.boot().since(began) >= LIVED);
         match ended {
             Ok(Ended::NobodyListens) => return,
             Ok(Ended::Expired) => {}
@@ -84,17 +87,21 @@ enum Ended {
     Expired,
 }
 
-/// Lists, then watches, and watches again from where it was, until something fails.
-async fn follow(api: &Api, lifetime: u64, first: &mut bool, tell: &Tell) -> Result<Ended, Failure> {
+/// Lists, then watches, and watches again from where it was, until something fails. `watching` is when the last watch
+/// began, if one did.
+async fn follow(
+    api: &Api,
+    lifetime: u64,
+    mut again: bool,
+    watching: &mut Option<Moment>,
+    tell: &Tell,
+) -> Result<Ended, Failure> {
     let sent_at = SystemClock.boot();
     let ((record, version), mut from) = api.list(ATTEMPT_TIMEOUT).await?;
     if !tell.send(Watched::Seen { record, version, via: Via::Read { sent_at } }).await {
         return Ok(Ended::NobodyListens);
     }
     loop {
-        if !std::mem::take(first) && !tell.send(Watched::Restarted).await {
-            return Ok(Ended::NobodyListens);
-        }
         let uri = format!(
             "{}?watch=1&allowWatchBookmarks=true&fieldSelector=metadata.name%3D{}&resourceVersion={from}&timeoutSeconds={lifetime}",
             api.collection(),
@@ -105,8 +112,12 @@ async fn follow(api: &Api, lifetime: u64, first: &mut bool, tell: &Tell) -> Resu
             Err(Failure::Status { code: 410, .. }) => return Ok(Ended::Expired),
             other => other?,
         };
-        let mut lines = Lines { body, buffer: Vec::new(), searched: 0 };
+        if !tell.send(Watched::Began { again: std::mem::replace(&mut again, true) }).await {
+            return Ok(Ended::NobodyListens);
+        }
         let began = SystemClock.boot();
+        *watching = Some(began);
+        let mut lines = Lines { body, buffer: Vec::new(), searched: 0 };
         while let Some(line) = lines.next().await? {
             let event: Value = serde_json::from_slice(&line).map_err(|_| Failure::NotUnderstood("watch event"))?;
             match understand(api, event, &mut from)? {
