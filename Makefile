@@ -45,3 +45,4 @@ tools-path: ## The folder that holds etcd, kube-apiserver and kubectl (with make
 
 $(cargo_deny):
 	$(call stage,build cargo-deny $(cargo_deny_version) (usually 3 min on two cores, once),cargo install cargo-deny --version $(cargo_deny_version) --locked --root $(LEASEHOLD_CACHE)/cargo-deny-$(cargo_deny_version))
+

@@ -3,9 +3,11 @@
 //! The rooms, from the inside out; an inner room never imports an outer one. docs/design.md is the contract.
 
 pub mod cli;
+mod complaint;
 pub mod devapi;
 pub mod election;
 pub mod kubernetes;
+pub mod names;
 pub mod report;
 pub mod sidecar;
 pub mod state;

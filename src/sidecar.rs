@@ -2,8 +2,8 @@
 //! written, published and told.
 //!
 //! Nothing else changes an election's state. Requests run as tasks and come back as events; HTTP answers are computed
-//! from the boards at any time and never wait for the loop. The order of a start is: configuration, files reset to
-//! not-leader, listeners, state directory, campaign.
+//! from the boards at any time and never wait for the loop. The order of a start is: configuration, state directory,
+//! files reset to not-leader, listeners, campaign.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -15,8 +15,12 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
-use crate::election::{Acknowledgement, Config, Election, Input, Kind, Outcome, Output, Seen, Status, Write, pod_of};
+use crate::complaint::{Ask, Complaints};
+use crate::election::{
+    Acknowledgement, Config, Election, Input, Kind, Outcome, Output, Reason, Seen, Status, Via, Write, pod_of,
+};
 use crate::kubernetes::{self, Api, ConfigError, Connection, Failure, Snapshot, Source, Watched};
+use crate::names;
 use crate::report::file::FileReport;
 use crate::report::http::{self, Address, App, BindError, Command, Listener, Refusal};
 use crate::report::metrics::Metrics;
@@ -71,6 +75,8 @@ pub enum RunError {
     File(#[from] file::Error),
     #[error(transparent)]
     State(#[from] StateError),
+    #[error("the namespace {0:?} of the kubeconfig's context is no namespace: {1}; give --namespace")]
+    Namespace(String, String),
     #[error("cannot read this machine's {0}: {1}")]
     Machine(&'static str, std::io::Error),
 }
@@ -88,6 +94,7 @@ pub async fn run(settings: Settings) -> Result<(), RunError> {
     let boot_id = time::boot_id().map_err(|error| RunError::Machine("boot id", error))?;
     let kube = settings.source.load().await?;
     let namespace = settings.namespace.clone().unwrap_or_else(|| kube.default_namespace.clone());
+    names::dns_label(&namespace).map_err(|fault| RunError::Namespace(namespace.clone(), fault))?;
     let metrics = Arc::new(Metrics::new());
     let connection = {
         let metrics = Arc::clone(&metrics);
@@ -102,6 +109,12 @@ pub async fn run(settings: Settings) -> Result<(), RunError> {
             Arc::new(Board::new(lease.clone(), namespace.clone(), settings.pod.clone(), boot_id.clone(), ttl))
         })
         .collect();
+    // First, for a former sidecar of this pod that still ends holds the ports and the files as well.
+    let owner = Owner { boot_id, pod_uid: settings.pod_uid.clone(), namespace: namespace.clone() };
+    let state = tokio::select! {
+        state = open_state(settings.state_dir.as_deref(), owner) => state?,
+        _ = signals.next() => return Ok(()),
+    };
     let files = match &settings.report_dir {
         Some(dir) => Some(FileReport::open(dir, boards.clone())?),
         None => None,
@@ -114,11 +127,6 @@ pub async fn run(settings: Settings) -> Result<(), RunError> {
     let (commands_in, commands) = mpsc::channel(16);
     let servers = serve(&settings, &boards, &metrics, &health, commands_in, serving)?;
 
-    let owner = Owner { boot_id, pod_uid: settings.pod_uid.clone(), namespace: namespace.clone() };
-    let state = tokio::select! {
-        state = open_state(settings.state_dir.as_deref(), owner, &health) => state?,
-        _ = signals.next() => return Ok(()),
-    };
     let (watched_in, watched) = mpsc::channel(EVENTS);
     let (done_in, done) = mpsc::channel(EVENTS);
     let mut contenders = Vec::new();
@@ -130,6 +138,8 @@ pub async fn run(settings: Settings) -> Result<(), RunError> {
     }
     let mut sidecar = Sidecar { contenders, files, metrics, health, watched, done_in, done, commands };
     sidecar.campaign(signals, settings.on_sigterm).await;
+    // Its receiver of commands goes with it: one that comes now is refused, not kept.
+    drop(sidecar);
     drop(stop_serving);
     for server in servers {
         // A reader that does not read is not waited for.
@@ -174,11 +184,7 @@ fn serve(
 
 /// Locks the state directory. A former sidecar of this pod that still ends is waited for; with a directory that
 /// another pod uses, this sidecar goes on without one.
-async fn open_state(
-    path: Option<&std::path::Path>,
-    owner: Owner,
-    health: &Health,
-) -> Result<Option<StateDir>, RunError> {
+async fn open_state(path: Option<&std::path::Path>, owner: Owner) -> Result<Option<StateDir>, RunError> {
     let Some(path) = path else { return Ok(None) };
     let mut told = false;
     loop {
@@ -201,7 +207,6 @@ async fn open_state(
             }
             Err(error) => return Err(error.into()),
         }
-        health.beat(SystemClock.boot());
         tokio::time::sleep(LOCK_RETRY).await;
     }
 }
@@ -218,7 +223,8 @@ struct Contender {
     watched: mpsc::Sender<(usize, Watched)>,
     wake_at: Moment,
     file_written_at: Moment,
-    complaint: Complaint,
+    complaints: Complaints,
+    file_complaints: Complaints,
     done: bool,
 }
 
@@ -258,7 +264,8 @@ impl Contender {
             watched,
             wake_at: Moment::NEVER,
             file_written_at: Moment::BOOT,
-            complaint: Complaint::default(),
+            complaints: Complaints::default(),
+            file_complaints: Complaints::default(),
             done: false,
         })
     }
@@ -378,9 +385,10 @@ impl Sidecar {
             && let Err(error) = files.refresh(lease, now)
         {
             self.metrics.report_write_failed();
-            self.contenders[lease]
-                .complaint
-                .file(&format!("cannot write the report files, so readers of them see no leader: {error}"));
+            let text = format!("cannot write the report files, so readers of them see no leader: {error}");
+            if self.contenders[lease].file_complaints.is_news(&text, now) {
+                tracing::warn!("{text}");
+            }
         }
     }
 
@@ -411,7 +419,7 @@ impl Sidecar {
         let (api, done) = (Arc::clone(&self.contenders[lease].api), self.done_in.clone());
         tokio::spawn(async move {
             if fresh {
-                api.reconnect().await;
+                api.reconnect();
             }
             let result = api.read(timeout).await;
             let _ = done.send(Done::Read { lease, result }).await;
@@ -436,11 +444,11 @@ impl Sidecar {
                         Some(failure) => self.metrics.renew_failed(name, failure.reason()),
                     }
                 }
-                contender.note(failure.as_ref());
+                contender.note(Ask::Write, failure.as_ref());
                 self.handle(lease, Input::Wrote { attempt: write.attempt, outcome });
             }
             Done::Read { lease, result } => {
-                self.contenders[lease].note(result.as_ref().err());
+                self.contenders[lease].note(Ask::Read, result.as_ref().err());
                 self.handle(lease, Input::Read(result.ok()));
             }
         }
@@ -450,14 +458,23 @@ impl Sidecar {
         match watched {
             Watched::Seen { record, version, via } => {
                 self.health.observed(lease);
-                self.contenders[lease].note(None);
+                // A list may work where a watch does not.
+                if via == Via::Event {
+                    self.contenders[lease].note(Ask::Watch, None);
+                }
                 self.handle(lease, Input::Observed { record, version, via });
             }
             Watched::Heard => self.handle(lease, Input::Heard),
-            Watched::Restarted => self.metrics.watch_restarted(&self.contenders[lease].board.lease),
+            Watched::Began { again } => {
+                let contender = &mut self.contenders[lease];
+                contender.note(Ask::Watch, None);
+                if again {
+                    self.metrics.watch_restarted(&contender.board.lease);
+                }
+            }
             Watched::Failed(failure) => {
                 let contender = &mut self.contenders[lease];
-                contender.note(Some(&failure));
+                contender.note(Ask::Watch, Some(&failure));
                 let advice = kubernetes::advice(&failure, &contender.api);
                 self.handle(lease, Input::WatchFailed { advice });
             }
@@ -506,15 +523,24 @@ fn refusal(code: &'static str, message: String) -> Result<(), Refusal> {
 }
 
 impl Contender {
-    /// Logs a failure when it is news, and its end.
-    fn note(&mut self, failure: Option<&Failure>) {
-        let text = match failure {
+    /// Logs a failure when it is news, and the end of all failures.
+    fn note(&mut self, ask: Ask, failure: Option<&Failure>) {
+        let (lease, now) = (&self.board.lease, SystemClock.boot());
+        match failure {
             // A conflict is how the election works.
-            Some(Failure::Status { code: 409, .. }) => return,
-            Some(failure) => Some(kubernetes::advice(failure, &self.api)),
-            None => None,
-        };
-        self.complaint.api(&self.board.lease, text);
+            Some(Failure::Status { code: 409, .. }) => {}
+            Some(failure) => {
+                let text = kubernetes::advice(failure, &self.api);
+                if self.complaints.failed(ask, &text, now).is_some() {
+                    tracing::warn!(lease, "{text}");
+                }
+            }
+            None => {
+                if self.complaints.worked(ask).is_some() {
+                    tracing::info!(lease, "the API server answers again");
+                }
+            }
+        }
     }
 }
 
@@ -527,70 +553,18 @@ fn log_change(board: &Board, before: &Status, status: &Status) {
         (Some(leading), _) => {
             tracing::info!(lease, fencing_token = leading.token, transitions = status.transitions, "leading");
         }
-        (None, Some(_)) => tracing::info!(lease, reason, status.message, "not leading any more"),
+        (None, Some(_)) => tracing::info!(lease, reason, why = status.message, "not leading any more"),
+        // Its message is the warning that was just logged.
+        (None, None) if status.reason == Reason::Refused => {
+            if before.reason != Reason::Refused {
+                tracing::info!(lease, reason, "not leading");
+            }
+        }
         (None, None) if status.reason != before.reason || status.holder != before.holder => {
             let holder: String = status.holder.as_deref().map(pod_of).unwrap_or("").chars().take(80).collect();
-            tracing::info!(lease, reason, holder, status.message, "not leading");
+            tracing::info!(lease, reason, holder, why = status.message, "not leading");
         }
         (None, None) => {}
-    }
-}
-
-/// Says a thing once, and again only after a growing while: a fault that lasts does not fill the log.
-#[derive(Default)]
-struct Complaint {
-    api: Repeated,
-    file: Repeated,
-}
-
-#[derive(Default)]
-struct Repeated {
-    text: Option<String>,
-    said_at: Option<Moment>,
-    pause: Duration,
-}
-
-impl Repeated {
-    const FIRST_PAUSE: Duration = Duration::from_secs(60);
-    const LONGEST_PAUSE: Duration = Duration::from_secs(3600);
-
-    /// Whether this is to be said now.
-    fn is_news(&mut self, text: &str, now: Moment) -> bool {
-        if self.text.as_deref() != Some(text)
-            && self.said_at.is_none_or(|at| now.since(at) >= Duration::from_secs(5) || self.text.is_none())
-        {
-            *self = Repeated { text: Some(text.to_owned()), said_at: Some(now), pause: Self::FIRST_PAUSE };
-            return true;
-        }
-        if self.said_at.is_some_and(|at| now.since(at) >= self.pause) {
-            self.said_at = Some(now);
-            self.pause = (self.pause * 2).min(Self::LONGEST_PAUSE);
-            return true;
-        }
-        false
-    }
-}
-
-impl Complaint {
-    fn api(&mut self, lease: &str, text: Option<String>) {
-        match text {
-            Some(text) => {
-                if self.api.is_news(&text, SystemClock.boot()) {
-                    tracing::warn!(lease, "{text}");
-                }
-            }
-            None => {
-                if self.api.text.take().is_some() {
-                    tracing::info!(lease, "the API server answers again");
-                }
-            }
-        }
-    }
-
-    fn file(&mut self, text: &str) {
-        if self.file.is_news(text, SystemClock.boot()) {
-            tracing::warn!("{text}");
-        }
     }
 }
 

@@ -67,9 +67,11 @@ impl Status {
 }
 
 /// The pod's name in a holder identity `<pod>_<random>`. A pod's name holds no underscore; an identity without one
-/// (as some sidecars write it) is the name itself.
+/// (as some sidecars write it) is the name itself. A pod's name has at most 253 characters; another party may have
+/// written a megabyte, which is cut.
 pub fn pod_of(identity: &str) -> &str {
-    identity.split_once('_').map_or(identity, |(pod, _)| pod)
+    let name = identity.split_once('_').map_or(identity, |(pod, _)| pod);
+    &name[..name.floor_char_boundary(253)]
 }
 
 /// Why this pod leads or does not: stable words, for alerts and scripts.

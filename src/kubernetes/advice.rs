@@ -33,7 +33,8 @@ pub fn advice(failure: &Failure, api: &Api) -> String {
             format!("the API server's certificate is signed by an authority that is not trusted: check certificate-authority in the kubeconfig ({error})")
         }
         Failure::Connect(error) => format!("the API server cannot be reached: {error}"),
-        Failure::Timeout(after) => format!("the API server gave no answer within {after:?}"),
+        // How long that was differs from attempt to attempt.
+        Failure::Timeout(_) => "the API server gave no answer in time".into(),
         Failure::Broken(error) => format!("the connection to the API server broke: {error}"),
         Failure::NotUnderstood(what) => format!("the answer is no {what}: does the address lead to an API server?"),
         Failure::Credentials(error) => format!("the credentials for the API server cannot be used: {error}"),

@@ -140,10 +140,23 @@ impl ControlPlane {
             }}],
             "users": [{"name": "test", "user": {"token": token}}],
         });
-        let number = self.files.fetch_add(1, Ordering::Relaxed);
-        let path = self.folder.join(&format!("kubeconfig-{number}"));
+        self.write_file("kubeconfig", &kubeconfig.to_string())
+    }
+
+    /// An admin's kubeconfig with what `edit` makes of it.
+    pub fn kubeconfig_edited(&self, edit: impl FnOnce(&mut Value)) -> PathBuf {
+        let text = fs::read_to_string(self.kubeconfig()).expect("was just written");
         // JSON is YAML.
-        fs::write(&path, kubeconfig.to_string()).expect("writes a kubeconfig");
+        let mut kubeconfig = serde_json::from_str(&text).expect("is JSON");
+        edit(&mut kubeconfig);
+        self.write_file("kubeconfig", &kubeconfig.to_string())
+    }
+
+    /// A new file that goes with the control plane.
+    pub fn write_file(&self, name: &str, text: &str) -> PathBuf {
+        let number = self.files.fetch_add(1, Ordering::Relaxed);
+        let path = self.folder.join(&format!("{name}-{number}"));
+        fs::write(&path, text).expect("writes a file");
         path
     }
 

@@ -14,6 +14,8 @@
 //! | [`proxy`] | a TCP link that a test cuts, silences, delays and heals |
 //! | [`sidecar`] | the leasehold binary as a pod would run it |
 //! | [`recorder`] | every promise that sidecars make, and the check that no two overlap |
+//! | [`stage`] | a Lease in a namespace of its own, and the pods that contend for it |
+//! | [`front`] | a door before the API server that answers in its place where a test says so |
 //! | [`clientgo`] | client-go's own elector, for company and for comparison |
 
 // A test file uses a part of this only.
@@ -22,8 +24,10 @@
 pub mod clientgo;
 pub mod clock;
 pub mod control_plane;
+pub mod front;
 pub mod http;
 pub mod process;
 pub mod proxy;
 pub mod recorder;
 pub mod sidecar;
+pub mod stage;

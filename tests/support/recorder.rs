@@ -6,7 +6,7 @@
 //! (the sidecar was frozen over the answer) promises nothing. Invariant S1 says that no two pods'
 //! promises overlap: [`Recorder::assert_no_overlap`].
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::fs;
 use std::net::{Shutdown, TcpStream};
@@ -38,6 +38,8 @@ struct Record {
     promises: Vec<Promise>,
     turns: Vec<Turn>,
     answers: usize,
+    /// Pods whose app ended: what is told after it is told to nobody.
+    ended: BTreeSet<String>,
 }
 
 /// In `[from, until)` an app in this pod may act as leader. Promises that touch are one.
@@ -87,6 +89,16 @@ impl Recorder {
         let files = watcher.clone();
         self.threads.push(thread::spawn(move || watcher.ask()));
         self.threads.push(thread::spawn(move || files.read()));
+    }
+
+    /// The app of this pod ends here and now: what it was promised binds nobody any more.
+    pub fn app_ended(&self, pod: &str) {
+        let now = clock::now();
+        let mut record = lock(&self.record);
+        record.ended.insert(pod.into());
+        for promise in record.promises.iter_mut().filter(|promise| promise.pod == pod) {
+            promise.until = promise.until.min(now);
+        }
     }
 
     /// Stops watching; the record stays.
@@ -320,7 +332,7 @@ impl Record {
 
     fn promise(&mut self, promise: Promise) {
         // Read late: it promised nothing to anyone.
-        if promise.from >= promise.until {
+        if promise.from >= promise.until || self.ended.contains(&promise.pod) {
             return;
         }
         let mut earlier = self.promises.iter_mut().rev();

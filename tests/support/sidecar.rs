@@ -34,13 +34,15 @@ pub struct Builder {
 }
 
 impl Builder {
-    /// Adds a flag with its value; the last of a name wins where the binary takes one.
+    /// Gives a flag this value, and no other.
     pub fn flag(mut self, name: &str, value: &str) -> Self {
-        self.arguments.push(format!("{name}={value}"));
+        let flag = format!("{name}=");
+        self.arguments.retain(|argument| !argument.starts_with(&flag));
+        self.arguments.push(flag + value);
         self
     }
 
-    /// Adds an argument as it is.
+    /// Adds an argument as it is: a flag that may be repeated.
     pub fn argument(mut self, argument: &str) -> Self {
         self.arguments.push(argument.into());
         self
@@ -69,6 +71,10 @@ impl Builder {
         let shared = Arc::new(Shared { pod: self.pod.clone(), report: folder.join("report"), log: Mutex::default() });
         let process = launch(&self, &folder, &shared);
         Sidecar { process, shared, builder: self, folder }
+    }
+
+    fn gives(&self, flag: &str) -> bool {
+        self.arguments.iter().any(|argument| argument.split('=').next() == Some(flag))
     }
 }
 
@@ -193,6 +199,26 @@ impl Sidecar {
         std::fs::read_to_string(self.report_dir().join(file)).unwrap_or_default()
     }
 
+    /// A metric of it: the sum of the series whose line holds every one of `parts`.
+    #[track_caller]
+    pub fn metric(&self, name: &str, parts: &[&str]) -> f64 {
+        let answer = Http::connect(self.probe_address()).and_then(|http| http.with_timeout(SOON)?.get("/metrics"));
+        let text = answer.expect("the sidecar answers").text();
+        let lines =
+            text.lines().filter(|line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' '])));
+        let lines = lines.filter(|line| parts.iter().all(|part| line.contains(part)));
+        lines.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
+    }
+
+    /// Waits until it has had `count` answers of `code` to requests of `verb`: `error` and `timeout` are codes, too.
+    #[track_caller]
+    pub fn wait_requests(&self, verb: &str, code: &str, count: usize, within: Duration) {
+        let parts = [format!("verb=\"{verb}\""), format!("code=\"{code}\"")];
+        let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
+        let what = format!("{count} {verb} requests of {} to come to {code}", self.pod());
+        clock::wait_until(&what, within, || self.metric("leasehold_api_requests_total", &parts) >= count as f64);
+    }
+
     // --- Its log ---
 
     /// Every line that it has written to stderr, over restarts.
@@ -208,6 +234,20 @@ impl Sidecar {
             let mut lines = log.lines.iter().map(|line| fields(line));
             lines.find(|line| accept(line))
         })
+    }
+
+    /// How many lines of its log hold all of `parts`.
+    pub fn count_log(&self, parts: &[&str]) -> usize {
+        let log = self.shared.lock();
+        log.lines.iter().filter(|line| parts.iter().all(|part| line.contains(part))).count()
+    }
+
+    /// The messages that it logged at the level WARN or ERROR.
+    pub fn warnings(&self) -> Vec<String> {
+        let log = self.shared.lock();
+        let lines = log.lines.iter().map(|line| fields(line));
+        let loud = lines.filter(|line| line["level"] == "WARN" || line["level"] == "ERROR");
+        loud.map(|line| line["message"].as_str().unwrap_or_default().to_owned()).collect()
     }
 
     // --- Disturbing it ---
@@ -233,6 +273,11 @@ impl Sidecar {
         self.process.signal(Signal::TERM);
     }
 
+    /// Any other signal.
+    pub fn signal(&self, signal: Signal) {
+        self.process.signal(signal);
+    }
+
     /// Waits for its end.
     #[track_caller]
     pub fn wait(&mut self, within: Duration) -> ExitStatus {
@@ -248,6 +293,15 @@ impl Sidecar {
     pub fn restart(&mut self) {
         self.process.kill();
         self.process = launch(&self.builder, &self.folder, &self.shared);
+    }
+
+    /// The same with another variable in its environment: a POD_UID makes it another pod.
+    pub fn restart_with_env(&mut self, name: &str, value: Option<&str>) {
+        match value {
+            Some(value) => self.builder.environment.insert(name.into(), value.into()),
+            None => self.builder.environment.remove(name),
+        };
+        self.restart();
     }
 
     /// The process id.
@@ -303,10 +357,6 @@ fn launch(builder: &Builder, folder: &Folder, shared: &Arc<Shared>) -> Process {
     let mut command = Command::new(binary());
     command
         .args(&builder.arguments)
-        .arg("--report-dir")
-        .arg(folder.join("report"))
-        .arg("--state-dir")
-        .arg(folder.join("state"))
         .env_clear()
         .env("PATH", std::env::var_os("PATH").unwrap_or_default())
         .envs(&builder.environment)
@@ -314,6 +364,11 @@ fn launch(builder: &Builder, folder: &Folder, shared: &Arc<Shared>) -> Process {
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::piped());
+    for (flag, name) in [("--report-dir", "report"), ("--state-dir", "state")] {
+        if !builder.gives(flag) {
+            command.arg(flag).arg(folder.join(name));
+        }
+    }
     let start = {
         let mut log = shared.lock();
         log.listeners.clear();
