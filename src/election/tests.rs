@@ -88,7 +88,8 @@ fn released() -> Record {
 }
 
 fn held_by(holder: &str) -> Record {
-    let spec = Spec { holder: Some(holder.into()), duration_seconds: Some(15), ..released().spec };
+    let renew_time = Timestamp::from_second(1_500_000_000).ok();
+    let spec = Spec { holder: Some(holder.into()), duration_seconds: Some(15), renew_time, ..released().spec };
     Record { spec, released: None, ..released() }
 }
 
@@ -200,6 +201,16 @@ fn an_empty_record_that_is_applied_again_unseen_is_waited_for_again() {
     let seen = bench.at;
     bench.until_write();
     assert!(bench.at >= seen + 15 * SECOND);
+}
+
+#[test]
+fn a_proof_that_is_not_newer_than_the_holder_proves_nothing() {
+    let mut bench = Bench::new();
+    let mut edited = held_by("somebody");
+    edited.spec.renew_time = released().spec.renew_time;
+    bench.sees(&Record { version: 99, ..edited });
+    bench.sees(&released());
+    assert_eq!(bench.election.status().reason, Reason::WaitingUnproved);
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BinaryHeap, HashMap};
 use std::time::Duration;
 
 use leasehold::election::{BrokenRule, Input, Kind, Outcome, Output, Reason, Record, Spec, Status, Token, Via, Write};
-use leasehold::time::Moment;
+use leasehold::time::{Moment, Now};
 
 use crate::api::{Api, By, Object, some_time};
 use crate::candidate::{Pod, Process, Step, Waiting, Work, outcome_word, some_wall};
@@ -698,7 +698,7 @@ impl World {
         let ttl_late = self.rng.in_10_000(self.odds().withdrawn_late);
         let late = self.rng.millis(1, 300);
         let this = &mut self.pods[pod];
-        let wall = this.clock.now(at).wall;
+        let Now { boot, wall } = this.clock.now(at);
         let config = this.config.clone();
         let Some(process) = &mut this.process else { return };
         let (identity, life, version) = (process.identity.clone(), process.life, status.version);
@@ -717,7 +717,10 @@ impl World {
         if let Some(leading) = leading {
             self.judge_claim(pod, &identity, leading.token, leading.valid_until);
             self.checks.claimed(at, &identity, leading.token, leading.stop_by, config.hold_time(), "stop_by");
-            self.checks.leads(at, &identity, leading.token);
+            // Stopped before it could say so, it may come too late to lead at all (S6).
+            if boot < leading.valid_until {
+                self.checks.leads(at, &identity, leading.token);
+            }
         }
     }
 
