@@ -541,8 +541,17 @@ impl Election {
         self.in_flight
             .iter()
             .chain(&self.unresolved)
-            .find(|attempt| attempt.spec == record.spec && attempt.base_version < record.version)
+            .find(|attempt| {
+                attempt.spec == record.spec && attempt.base_version < record.version && self.is_open(attempt)
+            })
             .cloned()
+    }
+
+    /// Nothing newer than its base was seen: what it made, if anything, is still to come. A record that looks like it
+    /// later was put back by somebody, and does not bring a term back (S8).
+    fn is_open(&self, attempt: &Attempt) -> bool {
+        let absent = self.seen.record().is_none();
+        attempt.base_version >= self.seen.version() || attempt.kind == Kind::Create && absent
     }
 
     /// A label or annotation changed under a record of ours.

@@ -190,6 +190,23 @@ fn an_own_record_that_somebody_edited_is_released() {
 }
 
 #[test]
+fn a_term_does_not_come_back_when_an_edit_is_undone() {
+    let mut bench = Bench::new();
+    bench.sees(&released());
+    let write = bench.until_write();
+    let token = Token::Value(101);
+    let own = Record { version: 101, spec: write.spec, token, released: None, ..released() };
+    // The watch is quicker than the answer, which never comes.
+    bench.sees(&own);
+    assert!(bench.election.status().leading.is_some());
+    let mut edited = Record { version: 102, ..own.clone() };
+    edited.spec.strategy = Some("X".into());
+    bench.sees(&edited);
+    bench.sees(&Record { version: 103, ..own });
+    assert!(bench.election.status().leading.is_none());
+}
+
+#[test]
 fn an_empty_record_that_is_applied_again_unseen_is_waited_for_again() {
     let mut bench = Bench::new();
     let mut bare = Record { spec: Spec::default(), token: Token::Absent, released: None, ..released() };

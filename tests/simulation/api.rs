@@ -23,8 +23,7 @@ pub enum By {
 pub struct Object {
     pub record: Record,
     pub by: By,
-    /// Who made the present spec, and when.
-    pub spec_by: By,
+    /// When the present spec was made.
     pub spec_since: Time,
     pub created: (By, Time),
     /// The proof of the newest release by a leasehold process, while only people wrote since.
@@ -32,6 +31,12 @@ pub struct Object {
 }
 
 impl Object {
+    /// This pod created it, and nobody has taken it since, whatever people edited.
+    pub fn is_created_by(&self, pod: usize) -> bool {
+        let created = matches!(self.created.0, By::Pod { pod: by, kind: Kind::Create } if by == pod);
+        created && self.record.spec.holder.is_none() && self.record.spec.transitions == 0
+    }
+
     /// A leasehold process released it, and whatever people edited since left the proof whole.
     pub fn is_released(&self) -> bool {
         self.record.is_proved_release() && self.record.released == self.release
@@ -149,7 +154,6 @@ impl Api {
         self.object = record.map(|record| Object {
             record,
             by: By::Hand,
-            spec_by: By::Hand,
             spec_since: at,
             created: (By::Hand, at),
             release: None,
@@ -172,12 +176,12 @@ impl Api {
             By::Hand => self.object.as_ref().and_then(|old| old.release),
             By::Pod { .. } | By::Foreign => None,
         };
-        let (spec_by, spec_since, created) = match &self.object {
-            Some(old) if old.record.spec == record.spec => (old.spec_by, old.spec_since, old.created),
-            Some(old) => (by, first, old.created),
-            None => (by, at, (by, at)),
+        let (spec_since, created) = match &self.object {
+            Some(old) if old.record.spec == record.spec => (old.spec_since, old.created),
+            Some(old) => (first, old.created),
+            None => (at, (by, at)),
         };
-        self.object = Some(Object { record: record.clone(), by, spec_by, spec_since, created, release });
+        self.object = Some(Object { record: record.clone(), by, spec_since, created, release });
         record
     }
 }
