@@ -485,7 +485,10 @@ impl World {
 
     fn foreign_wrote(&mut self, base: Option<&Object>, record: &Record) {
         let Some(duration) = record.duration().filter(|_| record.spec.holder.is_some()) else {
-            // Its release may blank the valid lease of a successor (its own fault).
+            // Its release may blank the valid lease of a successor, also when other faults are over.
+            let room = self.settled.since(self.plan.faults_until);
+            self.settled = self.settled.max(self.at.plus(room));
+            self.ends = self.ends.max(self.settled.plus(room));
             return;
         };
         let takes = base.filter(|object| object.record.spec.holder != record.spec.holder);
