@@ -992,7 +992,7 @@ impl Election {
             strategy: None,
             preferred_holder: None,
         };
-        self.seen.claim(token, time);
+        self.seen.claim(&self.config.identity, token, time);
         Some(self.send(now.boot, Kind::Acquire { token }, spec))
     }
 

@@ -38,8 +38,8 @@ pub struct Seen {
     /// The token of the newest record that had one, in this history.
     newest_token: u64,
     highest_token: u64,
-    /// Token and acquireTime of the newest acquiring writes of this pod.
-    claims: Vec<(u64, Timestamp)>,
+    /// Identity, token and acquireTime of the newest acquiring writes of this pod.
+    claims: Vec<(String, u64, Timestamp)>,
     /// Per uid: a Lease that is created anew begins to count anew.
     highest_transitions: Option<(String, i32)>,
 }
@@ -166,17 +166,21 @@ impl Seen {
     }
 
     /// An acquiring write goes out with these.
-    pub fn claim(&mut self, token: u64, acquire_time: Timestamp) {
+    pub fn claim(&mut self, identity: &str, token: u64, acquire_time: Timestamp) {
         if self.claims.len() == CLAIMS_KEPT {
             self.claims.remove(0);
         }
-        self.claims.push((token, acquire_time));
+        self.claims.push((identity.to_owned(), token, acquire_time));
     }
 
-    /// The record is of this pod's making, however edited since: somebody may have put this pod's name into another's
-    /// record, and that gives no right to it.
+    /// The record is of its holder's making, in this pod, however edited since: somebody may have put this name into
+    /// another's record, and that gives no right to it.
     pub fn claims(&self, record: &Record) -> bool {
-        record.token.value().zip(record.spec.acquire_time).is_some_and(|claim| self.claims.contains(&claim))
+        self.claims.iter().any(|(identity, token, acquire_time)| {
+            record.holder() == Some(identity)
+                && record.token == Token::Value(*token)
+                && record.spec.acquire_time == Some(*acquire_time)
+        })
     }
 
     /// Takes in one version of the Lease, or its absence as of `version`.
