@@ -396,7 +396,11 @@ impl Election {
                 self.leave(now.boot, Reason::AppNotAlive, proved);
             }
             Input::AppStopped { token } => {
-                if let Role::Leaving(leaving) = &mut self.role {
+                // Before not-leader is told everywhere, an app that restarts may still read a yes.
+                let withdrawn = self.withdrawn.is_some_and(|(version, _)| version > self.led_version);
+                if let Role::Leaving(leaving) = &mut self.role
+                    && withdrawn
+                {
                     leaving.acknowledged |= leaving.token == token;
                 }
             }

@@ -150,6 +150,20 @@ fn an_acknowledgement_does_not_cover_what_an_earlier_sidecar_of_the_pod_promised
 }
 
 #[test]
+fn an_acknowledgement_counts_only_once_nothing_says_yes_any_more() {
+    let mut bench = Bench::new();
+    let token = bench.leads().token.value().unwrap();
+    bench.handle(Input::StepDown);
+    bench.handle(Input::AppStopped { token });
+    let version = bench.election.status().version;
+    let promised_until = bench.at + SECOND;
+    let outputs = bench.handle(Input::Withdrawn { version, promised_until });
+    assert_eq!(written(&outputs), None, "an app that restarted in between may have read the file");
+    let outputs = bench.handle(Input::AppStopped { token });
+    assert_eq!(written(&outputs).map(|write| write.kind), Some(Kind::Release));
+}
+
+#[test]
 fn a_step_down_is_held_off_from_the_release_on() {
     let mut bench = Bench::with(Config { answer_ttl: 5 * SECOND, ..Config::default() });
     let record = bench.leads();
