@@ -25,6 +25,10 @@ test: tools ## All tests, on a real API server (the first time builds it: 4 minu
 	$(call stage,build leasehold and its tests,cargo test --locked --no-run)
 	$(call stage,run the tests,cargo test --locked)
 
+.PHONY: sim
+sim: ## The election under simulated faults: N=100000 runs more schedules, SEED=n one of them with its trace
+	LEASEHOLD_SIM_SEED=$(SEED) LEASEHOLD_SIM_N=$(N) cargo test --locked --test simulation every_invariant_holds -- --nocapture
+
 .PHONY: check
 check: $(cargo_deny) ## Formatting, clippy, and what the dependencies may be
 	$(call stage,formatting,cargo fmt --check)
@@ -41,3 +45,4 @@ tools-path: ## The folder that holds etcd, kube-apiserver and kubectl (with make
 
 $(cargo_deny):
 	$(call stage,build cargo-deny $(cargo_deny_version) (usually 3 min on two cores, once),cargo install cargo-deny --version $(cargo_deny_version) --locked --root $(LEASEHOLD_CACHE)/cargo-deny-$(cargo_deny_version))
+

@@ -7,6 +7,7 @@ mod complaint;
 pub mod devapi;
 pub mod election;
 pub mod kubernetes;
+pub mod names;
 pub mod report;
 pub mod sidecar;
 pub mod state;

@@ -2,8 +2,8 @@
 //! written, published and told.
 //!
 //! Nothing else changes an election's state. Requests run as tasks and come back as events; HTTP answers are computed
-//! from the boards at any time and never wait for the loop. The order of a start is: configuration, files reset to
-//! not-leader, listeners, state directory, campaign.
+//! from the boards at any time and never wait for the loop. The order of a start is: configuration, state directory,
+//! files reset to not-leader, listeners, campaign.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -20,6 +20,7 @@ use crate::election::{
     Acknowledgement, Config, Election, Input, Kind, Outcome, Output, Reason, Seen, Status, Via, Write, pod_of,
 };
 use crate::kubernetes::{self, Api, ConfigError, Connection, Failure, Snapshot, Source, Watched};
+use crate::names;
 use crate::report::file::FileReport;
 use crate::report::http::{self, Address, App, BindError, Command, Listener, Refusal};
 use crate::report::metrics::Metrics;
@@ -74,6 +75,8 @@ pub enum RunError {
     File(#[from] file::Error),
     #[error(transparent)]
     State(#[from] StateError),
+    #[error("the namespace {0:?} of the kubeconfig's context is no namespace: {1}; give --namespace")]
+    Namespace(String, String),
     #[error("cannot read this machine's {0}: {1}")]
     Machine(&'static str, std::io::Error),
 }
@@ -91,6 +94,7 @@ pub async fn run(settings: Settings) -> Result<(), RunError> {
     let boot_id = time::boot_id().map_err(|error| RunError::Machine("boot id", error))?;
     let kube = settings.source.load().await?;
     let namespace = settings.namespace.clone().unwrap_or_else(|| kube.default_namespace.clone());
+    names::dns_label(&namespace).map_err(|fault| RunError::Namespace(namespace.clone(), fault))?;
     let metrics = Arc::new(Metrics::new());
     let connection = {
         let metrics = Arc::clone(&metrics);
@@ -105,6 +109,12 @@ pub async fn run(settings: Settings) -> Result<(), RunError> {
             Arc::new(Board::new(lease.clone(), namespace.clone(), settings.pod.clone(), boot_id.clone(), ttl))
         })
         .collect();
+    // First, for a former sidecar of this pod that still ends holds the ports and the files as well.
+    let owner = Owner { boot_id, pod_uid: settings.pod_uid.clone(), namespace: namespace.clone() };
+    let state = tokio::select! {
+        state = open_state(settings.state_dir.as_deref(), owner) => state?,
+        _ = signals.next() => return Ok(()),
+    };
     let files = match &settings.report_dir {
         Some(dir) => Some(FileReport::open(dir, boards.clone())?),
         None => None,
@@ -117,11 +127,6 @@ pub async fn run(settings: Settings) -> Result<(), RunError> {
     let (commands_in, commands) = mpsc::channel(16);
     let servers = serve(&settings, &boards, &metrics, &health, commands_in, serving)?;
 
-    let owner = Owner { boot_id, pod_uid: settings.pod_uid.clone(), namespace: namespace.clone() };
-    let state = tokio::select! {
-        state = open_state(settings.state_dir.as_deref(), owner, &health) => state?,
-        _ = signals.next() => return Ok(()),
-    };
     let (watched_in, watched) = mpsc::channel(EVENTS);
     let (done_in, done) = mpsc::channel(EVENTS);
     let mut contenders = Vec::new();
@@ -133,6 +138,8 @@ pub async fn run(settings: Settings) -> Result<(), RunError> {
     }
     let mut sidecar = Sidecar { contenders, files, metrics, health, watched, done_in, done, commands };
     sidecar.campaign(signals, settings.on_sigterm).await;
+    // Its receiver of commands goes with it: one that comes now is refused, not kept.
+    drop(sidecar);
     drop(stop_serving);
     for server in servers {
         // A reader that does not read is not waited for.
@@ -177,11 +184,7 @@ fn serve(
 
 /// Locks the state directory. A former sidecar of this pod that still ends is waited for; with a directory that
 /// another pod uses, this sidecar goes on without one.
-async fn open_state(
-    path: Option<&std::path::Path>,
-    owner: Owner,
-    health: &Health,
-) -> Result<Option<StateDir>, RunError> {
+async fn open_state(path: Option<&std::path::Path>, owner: Owner) -> Result<Option<StateDir>, RunError> {
     let Some(path) = path else { return Ok(None) };
     let mut told = false;
     loop {
@@ -204,7 +207,6 @@ async fn open_state(
             }
             Err(error) => return Err(error.into()),
         }
-        health.beat(SystemClock.boot());
         tokio::time::sleep(LOCK_RETRY).await;
     }
 }
@@ -352,10 +354,11 @@ impl Sidecar {
             self.metrics.changed(&board.lease, leads, status.reason);
         }
         log_change(&board, &before, &status);
+        let version = status.version;
         board.publish(status, SystemClock.wall());
         self.write_file(lease);
         // A file that could not be written says nothing that was not promised: it ends by itself.
-        (!leads).then(|| Input::Withdrawn { promised_until: board.promised_until() })
+        (!leads).then(|| Input::Withdrawn { version, promised_until: board.promised_until() })
     }
 
     /// Refreshes the files of leaders each quarter of the answer TTL, and says when the next one is due.
@@ -416,7 +419,7 @@ impl Sidecar {
         let (api, done) = (Arc::clone(&self.contenders[lease].api), self.done_in.clone());
         tokio::spawn(async move {
             if fresh {
-                api.reconnect().await;
+                api.reconnect();
             }
             let result = api.read(timeout).await;
             let _ = done.send(Done::Read { lease, result }).await;

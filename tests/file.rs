@@ -71,7 +71,7 @@ fn a_reset_says_not_leader_and_promises_nothing_whatever_is_published() {
     publish(&boards[0], leading(NOW, 77, 1));
     report.reset(NOW).unwrap();
     assert_eq!(boards[0].promised_until(), Moment::BOOT);
-    assert!(matches!(read(&dir.path().join("status.json"), NOW, BOOT_ID), Ok(Verdict::NotLeader { .. })));
+    assert!(matches!(read(&dir.path().join("status.json"), || NOW, BOOT_ID), Ok(Verdict::NotLeader { .. })));
 }
 
 #[test]
@@ -81,7 +81,7 @@ fn a_reader_leads_only_between_its_two_moments_and_under_its_own_boot() {
     publish(&boards[0], leading(NOW, 77, 1));
     report.refresh(0, NOW).unwrap();
     let path = dir.path().join("status.json");
-    let at = |now: Moment| read(&path, now, BOOT_ID);
+    let at = |now: Moment| read(&path, || now, BOOT_ID);
     let leader = Verdict::Leader { token: 77, until: Moment::from_nanos(1_001_010_000_000) };
     assert_eq!(at(NOW).unwrap(), leader);
     assert_eq!(at(Moment::from_nanos(1_001_009_999_999)).unwrap(), leader);
@@ -92,8 +92,8 @@ fn a_reader_leads_only_between_its_two_moments_and_under_its_own_boot() {
         assert!(matches!(at(early), Err(ReadError::FromTheFuture { .. })), "{early}");
     }
     let other = "99999999-2222-3333-4444-555555555555";
-    assert!(matches!(read(&path, NOW, other), Err(ReadError::OtherBoot { .. })));
-    assert!(matches!(read(&dir.path().join("none.json"), NOW, BOOT_ID), Err(ReadError::Unreadable { .. })));
+    assert!(matches!(read(&path, || NOW, other), Err(ReadError::OtherBoot { .. })));
+    assert!(matches!(read(&dir.path().join("none.json"), || NOW, BOOT_ID), Err(ReadError::Unreadable { .. })));
     for (text, what) in [("", "empty"), ("{\"leader\":tr", "torn"), ("[]", "a list"), ("\u{0}", "a nul")] {
         fs::write(&path, text).unwrap();
         assert!(matches!(at(NOW), Err(ReadError::Malformed { .. })), "{what}");
@@ -160,7 +160,7 @@ fn a_reader_never_sees_half_a_file() {
         std::thread::spawn(move || {
             let mut seen = [0, 0];
             while !done.load(Ordering::Relaxed) {
-                match read(&path, NOW, BOOT_ID).expect("whole, and always there") {
+                match read(&path, || NOW, BOOT_ID).expect("whole, and always there") {
                     Verdict::Leader { .. } => seen[0] += 1,
                     Verdict::NotLeader { .. } => seen[1] += 1,
                 }
@@ -241,9 +241,9 @@ fn a_full_disk_leaves_the_old_file_and_no_half_of_a_new_one() {
 
     let path = dir.path().join("status.json");
     assert_eq!(fs::read_to_string(&path).unwrap(), before);
-    assert!(matches!(read(&path, NOW, BOOT_ID), Ok(Verdict::Leader { .. })));
+    assert!(matches!(read(&path, || NOW, BOOT_ID), Ok(Verdict::Leader { .. })));
     // What could not be withdrawn ends by itself.
-    assert!(matches!(read(&path, NOW + TTL, BOOT_ID), Ok(Verdict::NotLeader { .. })));
+    assert!(matches!(read(&path, || NOW + TTL, BOOT_ID), Ok(Verdict::NotLeader { .. })));
     let names = fs::read_dir(dir.path()).unwrap().flatten().map(|entry| entry.file_name());
     assert!(names.into_iter().all(|name| !name.to_string_lossy().starts_with('.')));
 }

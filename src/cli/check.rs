@@ -39,12 +39,11 @@ pub fn main(args: &Args) -> ExitCode {
     };
     let deadline = SystemClock.boot() + args.wait.unwrap_or_default();
     loop {
-        let now = SystemClock.boot();
-        let verdict = file::read(&path, now, &boot_id);
+        let verdict = file::read(&path, || SystemClock.boot(), &boot_id);
         if let Ok(Verdict::Leader { .. }) = verdict {
             return ExitCode::from(LEADS);
         }
-        if now >= deadline {
+        if SystemClock.boot() >= deadline {
             return match verdict {
                 Ok(_) => ExitCode::from(DOES_NOT),
                 Err(error) => {

@@ -10,9 +10,13 @@ use super::log::Level;
 use super::{EX_USAGE, duration};
 use crate::election::Config;
 use crate::kubernetes::Source;
+use crate::names::{dns_label, dns_subdomain};
 use crate::report::http::Address;
 use crate::report::probe::ReadyWhen;
 use crate::sidecar::{self, OnSigterm, Settings};
+
+/// A file is named after the lease, with an ending, and a file's name has at most 255 characters.
+const LONGEST_NAME: usize = 230;
 
 #[derive(Debug, clap::Args)]
 #[command(
@@ -193,6 +197,11 @@ impl Args {
             if let Err(fault) = dns_subdomain(lease) {
                 faults.push(format!("the lease name {lease:?} is no name for a Lease: {fault}"));
             }
+            if lease.len() > LONGEST_NAME {
+                faults.push(format!(
+                    "the lease name {lease:?} is longer than {LONGEST_NAME} characters: its files could not be named"
+                ));
+            }
             if leases[..index].contains(lease) {
                 faults.push(format!("the lease {lease:?} is given twice"));
             }
@@ -282,29 +291,4 @@ fn times(mut config: Config) -> Config {
 
 fn hostname() -> Option<String> {
     Some(rustix::system::uname().nodename().to_str().ok()?.to_ascii_lowercase())
-}
-
-/// RFC 1123, as Kubernetes checks the names of Leases and pods.
-fn dns_subdomain(name: &str) -> Result<(), String> {
-    if name.is_empty() || name.len() > 253 {
-        return Err("it must have 1 to 253 characters".into());
-    }
-    name.split('.').try_for_each(dns_part)
-}
-
-fn dns_label(name: &str) -> Result<(), String> {
-    if name.is_empty() || name.len() > 63 {
-        return Err("it must have 1 to 63 characters".into());
-    }
-    dns_part(name)
-}
-
-fn dns_part(part: &str) -> Result<(), String> {
-    let edge = |c: Option<char>| c.is_some_and(|c| c.is_ascii_lowercase() || c.is_ascii_digit());
-    let inner = part.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-');
-    if inner && edge(part.chars().next()) && edge(part.chars().last()) {
-        Ok(())
-    } else {
-        Err("lower-case letters, digits and '-' between them, in parts joined by '.'".into())
-    }
 }

@@ -7,17 +7,23 @@
 //! A candidate is in one of four roles: it stands by (`Candidate`), owns the record without a term because its taking
 //! write landed late (`Landed`), leads (`Leading`), or has ended its term and owes the record a release (`Leaving`).
 
+mod broken;
 mod config;
 mod jitter;
 mod record;
 mod seen;
 pub mod status;
+#[cfg(test)]
+mod tests;
 
 use std::time::Duration;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use broken::Broken;
+#[doc(hidden)]
+pub use broken::BrokenRule;
 pub use config::{ATTEMPT_TIMEOUT, Config, LARGEST_TOKEN, LONGEST_LEASE, RHO_PER_MILLE};
 use jitter::Jitter;
 pub use record::{Record, Spec, Token};
@@ -40,28 +46,47 @@ const UNRESOLVED_KEPT: usize = 32;
 #[derive(Clone, Debug)]
 pub enum Input {
     /// The Lease, or its absence as of `version`, seen by the watch or its list.
-    Observed { record: Option<Record>, version: u64, via: Via },
+    Observed {
+        record: Option<Record>,
+        version: u64,
+        via: Via,
+    },
     /// The watch lives, and has nothing to say (a bookmark).
     Heard,
     /// The Lease cannot be listed or watched; `advice` says what to do about it.
-    WatchFailed { advice: String },
+    WatchFailed {
+        advice: String,
+    },
     /// The answer to [`Output::Read`]; `None` when it failed, which decides nothing.
     Read(Option<(Option<Record>, u64)>),
     /// What became of a write.
-    Wrote { attempt: u64, outcome: Outcome },
+    Wrote {
+        attempt: u64,
+        outcome: Outcome,
+    },
     /// Time passed.
     Tick,
-    /// The last published not-leader is now what everybody is told, and the last promise ended or ends then.
-    Withdrawn { promised_until: Moment },
+    /// The not-leader published with this `Status::version` is now what everybody is told, and the last promise ended
+    /// or ends then.
+    Withdrawn {
+        version: u64,
+        promised_until: Moment,
+    },
     /// Whether the app lives; `proved` when its end is a proof that it stopped.
     AppAlive,
-    AppGone { proved: bool },
+    AppGone {
+        proved: bool,
+    },
     /// The app says that it stopped acting on this token.
-    AppStopped { token: u64 },
+    AppStopped {
+        token: u64,
+    },
     /// Hand over.
     StepDown,
     /// End: release, and say [`Output::Done`]. `app_ended`: the operator asserts that the app ended before.
-    Shutdown { app_ended: bool },
+    Shutdown {
+        app_ended: bool,
+    },
 }
 
 /// What became of a write.
@@ -87,7 +112,10 @@ pub enum Output {
     Publish(Status),
     Write(Write),
     /// Read the Lease consistently; `fresh` on a new connection, for the present one may be dead.
-    Read { timeout: Duration, fresh: bool },
+    Read {
+        timeout: Duration,
+        fresh: bool,
+    },
     /// List and watch anew.
     RestartWatch,
     /// Call again at this moment at the latest.
@@ -119,7 +147,9 @@ pub enum Kind {
     /// A Lease that nobody holds.
     Create,
     /// Sets the token; drops the proof of release, a step-down request, and ownerReferences to Pods.
-    Acquire { token: u64 },
+    Acquire {
+        token: u64,
+    },
     Renew,
     /// Sets the proof of release: the renewTime of this very write.
     Release,
@@ -166,14 +196,14 @@ struct Leaving {
     reason: Reason,
     token: u64,
     transitions: i32,
-    /// What the term's last deadline was: no promise goes beyond it.
-    valid_until: Moment,
+    /// No promise goes beyond it, not even that of an app that is held to `stop_by`.
+    promises_end: Moment,
     /// After it others may take the record without a release.
     stop_by: Moment,
-    /// Not-leader is published everywhere, and the last promise ends then.
-    promised_until: Option<Moment>,
     /// The app's end is proved: promises bind nobody.
     app_ended: bool,
+    /// The app says that it stopped acting on this term's token: its promises bind nobody.
+    acknowledged: bool,
 }
 
 /// What an acknowledgement of the app is worth.
@@ -222,7 +252,11 @@ pub struct Election {
     hold_off_until: Moment,
     /// No term of this process promised anything beyond it.
     promises_end: Moment,
-    /// What an earlier sidecar of this pod may have promised ends then.
+    /// The newest version published that leads: only a withdrawal of a later one ends what it promised.
+    led_version: u64,
+    /// The version of the newest not-leader that is told everywhere, and when the last promise ends.
+    withdrawn: Option<(u64, Moment)>,
+    /// What was promised before this term, also by an earlier sidecar of this pod, ends then.
     promise_floor: Moment,
     shutdown: Option<Shutdown>,
     refusal: Option<String>,
@@ -233,6 +267,7 @@ pub struct Election {
     done: bool,
     /// Why the term ended, for the status published with it.
     ended: Option<Reason>,
+    broken: Broken,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -271,6 +306,8 @@ impl Election {
             app_alive: true,
             hold_off_until: Moment::BOOT,
             promises_end: Moment::BOOT,
+            led_version: 0,
+            withdrawn: None,
             promise_floor: Moment::BOOT,
             shutdown: None,
             refusal: None,
@@ -279,6 +316,7 @@ impl Election {
             restart_watch: false,
             done: false,
             ended: None,
+            broken: Broken::default(),
             config,
         }
     }
@@ -290,6 +328,13 @@ impl Election {
         self.former = former;
         self.promise_floor = promised_until;
         self
+    }
+
+    /// For the simulator: see [`BrokenRule`].
+    #[doc(hidden)]
+    #[cfg(debug_assertions)]
+    pub fn break_rule(&mut self, rule: BrokenRule) {
+        self.broken = Broken::by(rule);
     }
 
     pub fn config(&self) -> &Config {
@@ -319,7 +364,9 @@ impl Election {
     pub fn handle(&mut self, now: Now, input: Input) -> Vec<Output> {
         self.ended = None;
         // S6, S8: before anything else, whatever is queued behind it.
-        self.expire(now.boot);
+        if !(matches!(input, Input::Wrote { .. }) && self.broken.is(BrokenRule::RevivePastDeadline)) {
+            self.expire(now.boot);
+        }
         match input {
             Input::Observed { record, version, via } => {
                 self.heard = now.boot;
@@ -337,24 +384,25 @@ impl Election {
             Input::Read(answer) => self.read(now, answer),
             Input::Wrote { attempt, outcome } => self.wrote(now, attempt, outcome),
             Input::Tick => {}
-            Input::Withdrawn { promised_until } => {
-                if let Role::Leaving(leaving) = &mut self.role {
-                    leaving.promised_until = Some(promised_until);
+            Input::Withdrawn { version, promised_until } => self.withdrawn = Some((version, promised_until)),
+            Input::AppAlive => {
+                self.app_alive = true;
+                if matches!(self.role, Role::Candidate) {
+                    self.read_at = None;
                 }
             }
-            Input::AppAlive => self.app_alive = true,
             Input::AppGone { proved } => {
                 self.app_alive = false;
                 self.leave(now.boot, Reason::AppNotAlive, proved);
             }
             Input::AppStopped { token } => {
                 if let Role::Leaving(leaving) = &mut self.role {
-                    leaving.app_ended |= leaving.token == token;
+                    leaving.acknowledged |= leaving.token == token;
                 }
             }
             Input::StepDown => {
                 if matches!(self.role, Role::Leading(_) | Role::Landed(_)) {
-                    self.hold_off_until = now.boot + STEP_DOWN_HOLD_OFF.min(self.config.lease_duration);
+                    self.hold_off_until = now.boot + self.step_down_hold_off();
                 }
                 self.leave(now.boot, Reason::SteppedDown, false);
             }
@@ -405,26 +453,26 @@ impl Election {
                     reason,
                     token: draft.token,
                     transitions: draft.transitions,
-                    valid_until: self.promises_end,
+                    promises_end: self.promises_end,
                     stop_by: now + self.config.hold_time(),
-                    promised_until: None,
                     app_ended,
+                    acknowledged: false,
                 });
                 self.send_at = now;
             }
             Role::Leading(term) => {
                 let term = *term;
                 self.last_token = Some(term.draft.token);
-                self.promises_end = self.promises_end.max(term.valid_until);
+                self.promises_end = self.promises_end.max(term.stop_by);
                 self.ended = Some(reason);
                 self.role = Role::Leaving(Leaving {
                     reason,
                     token: term.draft.token,
                     transitions: term.draft.transitions,
-                    valid_until: term.valid_until,
+                    promises_end: term.stop_by,
                     stop_by: term.stop_by,
-                    promised_until: None,
                     app_ended,
+                    acknowledged: false,
                 });
                 self.send_at = now;
             }
@@ -436,7 +484,7 @@ impl Election {
     fn lose(&mut self, now: Moment, reason: Reason) {
         if let Role::Leading(term) = &self.role {
             self.last_token = Some(term.draft.token);
-            self.promises_end = self.promises_end.max(term.valid_until);
+            self.promises_end = self.promises_end.max(term.stop_by);
             self.ended = Some(reason);
         }
         self.role = Role::Candidate;
@@ -455,8 +503,9 @@ impl Election {
         let was_held_by = self.seen.record().and_then(|record| record.spec.holder.clone());
         let rules = seen::Rules {
             own_duration: self.config.lease_duration,
-            trust_unheld: self.config.trust_unheld,
+            trust_unheld: self.config.trust_unheld || self.broken.is(BrokenRule::TrustEmptyHolder),
             created_here,
+            broken: self.broken,
         };
         let news = self.seen.observe(now.boot, record, version, via, rules);
         match news {
@@ -519,6 +568,7 @@ impl Election {
                 self.committed = Some(attempt.spec);
                 self.role = Role::Landed(draft);
                 self.former.clear();
+                self.promise_floor = self.promise_floor.max(self.withdrawn.map_or(Moment::BOOT, |(_, until)| until));
                 if self.app_alive && self.shutdown.is_none() {
                     self.renewed(now.boot, draft, attempt.sent_at);
                 } else {
@@ -539,10 +589,15 @@ impl Election {
                     }
                     // S8: a late success belongs to a term that ended. It moves the version to release, and the
                     // moment from which others may take without a release.
-                    Role::Leaving(_) | Role::Candidate => {}
+                    Role::Leaving(_) => self.send_at = now.boot,
+                    Role::Candidate => self.foreign_seen(now),
                 }
             }
             Kind::Release => {
+                if matches!(&self.role, Role::Leaving(leaving) if leaving.reason == Reason::SteppedDown) {
+                    // From the release on: the promise that it waited for may have been longer than the hold-off.
+                    self.hold_off_until = now.boot + self.step_down_hold_off();
+                }
                 self.committed = None;
                 self.unresolved.clear();
                 self.role = Role::Candidate;
@@ -557,7 +612,7 @@ impl Election {
             Role::Leading(term) => term.renewed_at,
             _ => Moment::BOOT,
         };
-        let sent_at = sent_at.max(last);
+        let sent_at = if self.broken.is(BrokenRule::CountFromAnswer) { now } else { sent_at.max(last) };
         let valid_until = sent_at + self.config.renew_deadline;
         self.send_at = if now < valid_until { sent_at + self.config.renew_interval } else { now };
         // S6: a write that landed after its own deadline begins no term; it is renewed, and that begins it.
@@ -578,6 +633,9 @@ impl Election {
         };
         let still_owed = self.leaving_record_stands();
         match &self.role {
+            Role::Leading(_) if reason == Reason::Lost && self.broken.is(BrokenRule::LeadThroughForeignRecord) => {
+                return;
+            }
             // Holder rule 6: at once.
             Role::Leading(_) | Role::Landed(_) => self.lose(now.boot, reason),
             Role::Leaving(_) if still_owed => {}
@@ -589,16 +647,17 @@ impl Election {
         if matches!(self.role, Role::Candidate)
             && let Some(record) = self.seen.record()
             && record.holder() == Some(&self.config.identity)
+            && self.seen.claims(record)
             && self.seen.record_is_of_its_time()
         {
             self.role = Role::Leaving(Leaving {
                 reason,
                 token: record.token.value().unwrap_or(0),
                 transitions: record.spec.transitions,
-                valid_until: self.promises_end,
+                promises_end: self.promises_end,
                 stop_by: now.boot + self.config.hold_time(),
-                promised_until: None,
                 app_ended: false,
+                acknowledged: false,
             });
         }
     }
@@ -608,6 +667,7 @@ impl Election {
         match (&self.role, self.seen.record()) {
             (Role::Leaving(leaving), Some(record)) => {
                 record.holder() == Some(&self.config.identity)
+                    && self.seen.claims(record)
                     && record.token.value().unwrap_or(0) >= leaving.token
                     && record.spec.transitions >= leaving.transitions
                     && self.seen.record_is_of_its_time()
@@ -638,7 +698,8 @@ impl Election {
             }
             return;
         };
-        self.read_at = None;
+        // A read sent before the conflict that is to be looked into tells nothing of it.
+        self.read_at = self.read_at.filter(|at| *at > sent_at);
         let known = self.seen.version();
         self.observe(now, record, version, Via::Read { sent_at });
         // The watch should have said so.
@@ -650,7 +711,7 @@ impl Election {
 
     fn wrote(&mut self, now: Now, attempt: u64, outcome: Outcome) {
         let Some(mut attempt) = self.in_flight.take_if(|in_flight| in_flight.id == attempt) else { return };
-        let on_newest = attempt.base_version == self.seen.version() || attempt.kind == Kind::Create;
+        let on_newest = attempt.base_version == self.seen.version();
         let candidate = matches!(self.role, Role::Candidate);
         match outcome {
             Outcome::Committed(record) => {
@@ -669,7 +730,6 @@ impl Election {
                     self.take_at = None;
                 }
                 // The watch tells who was first; only if it does not is that asked for.
-                self.send_at = now.boot + self.config.retry_period;
                 if on_newest {
                     self.read_at = Some(now.boot + self.config.retry_period);
                 }
@@ -678,9 +738,10 @@ impl Election {
                 self.read_at = Some(now.boot);
                 self.send_at = now.boot + self.pause();
             }
-            Outcome::Conflict => self.send_at = now.boot,
+            // What made the conflict is known already.
+            Outcome::Conflict => {}
             Outcome::Unknown => {
-                if on_newest {
+                if on_newest || attempt.kind == Kind::Create {
                     if self.unresolved.len() == UNRESOLVED_KEPT {
                         self.unresolved.remove(0);
                     }
@@ -724,7 +785,7 @@ impl Election {
         {
             return Some(read);
         }
-        if self.read_at.is_some() && !matches!(self.role, Role::Candidate) {
+        if self.read_at.is_some() && !self.may_not_lead() {
             // One consistent read decides what a conflict meant; writing again would only conflict again.
             return None;
         }
@@ -733,6 +794,11 @@ impl Election {
             Role::Leaving(_) => self.release(now),
             Role::Candidate => self.campaign(now),
         }
+    }
+
+    /// A candidate that is not to take the record: it only looks whether an earlier write of its own landed.
+    fn may_not_lead(&self) -> bool {
+        matches!(self.role, Role::Candidate) && (self.shutdown.is_some() || !self.app_alive)
     }
 
     fn read_due(&mut self, now: Moment) -> Option<Output> {
@@ -750,6 +816,9 @@ impl Election {
 
     /// Challenger rule 7: how long a watch may say nothing before it is doubted.
     fn watch_silence(&self) -> Duration {
+        if self.watch_failure.is_some() {
+            return self.config.renew_interval;
+        }
         let half = self.seen.record().and_then(Record::duration).unwrap_or(self.config.lease_duration) / 2;
         half.max(self.config.renew_interval * 2)
     }
@@ -790,12 +859,22 @@ impl Election {
         Some(self.send(now.boot, Kind::Release, spec))
     }
 
-    /// From when on the release may be sent. Until not-leader is known to be published, the term's own deadline
-    /// stands in for it: no answer goes beyond that.
+    fn step_down_hold_off(&self) -> Duration {
+        STEP_DOWN_HOLD_OFF.min(self.config.lease_duration)
+    }
+
+    /// From when on the release may be sent. Until not-leader is known to be told everywhere, the term's last deadline
+    /// stands in for the promise: nothing that was told goes beyond that.
     fn releasable_at(&self, leaving: &Leaving) -> Moment {
-        match leaving.promised_until {
+        if self.broken.is(BrokenRule::ReleaseWithoutWaiting) {
+            return Moment::BOOT;
+        }
+        let newest = |version| version > self.led_version || self.broken.is(BrokenRule::OldWithdrawalCounts);
+        match self.withdrawn.filter(|(version, _)| newest(*version)) {
             Some(_) if leaving.app_ended => Moment::BOOT,
-            promised => promised.unwrap_or(leaving.valid_until).min(leaving.valid_until).max(self.promise_floor),
+            Some(_) if leaving.acknowledged => self.promise_floor,
+            Some((_, promised_until)) => promised_until.max(self.promise_floor),
+            None => leaving.promises_end.max(self.promise_floor),
         }
     }
 
@@ -818,11 +897,8 @@ impl Election {
         match verdict {
             Verdict::Absent(_) => {
                 // Unheld, so that a leader whose Lease was just deleted has the time to hear of it (rule 5).
-                let spec = Spec {
-                    duration_seconds: Some(1),
-                    renew_time: Some(self.new_renew_time(now)),
-                    ..Spec::default()
-                };
+                let spec =
+                    Spec { duration_seconds: Some(1), renew_time: Some(self.new_renew_time(now)), ..Spec::default() };
                 Some(self.send(now.boot, Kind::Create, spec))
             }
             Verdict::Free(..) => self.take(now),
@@ -848,14 +924,18 @@ impl Election {
         if self.is_formers_record() {
             return Verdict::Free(Moment::BOOT, Right::Released);
         }
-        self.seen.verdict(self.config.lease_duration, self.config.answer_ttl + DELETION_NOTICE)
+        match self.seen.verdict(self.config.lease_duration, self.config.answer_ttl + DELETION_NOTICE) {
+            Verdict::Free(..) if self.next_token().is_none() => Verdict::TokenUnusable,
+            verdict => verdict,
+        }
     }
 
     /// The same pod, restarted: its earlier sidecar is dead, and its term goes over to this one (as a new term).
     fn is_formers_record(&self) -> bool {
         self.seen.record().is_some_and(|record| {
             record.holder().is_some_and(|holder| self.former.iter().any(|former| former == holder))
-                && record.token != Token::Unreadable
+                && self.seen.claims(record)
+                && self.next_token().is_some()
                 && record.spec.strategy.is_none()
                 && self.seen.record_is_of_its_time()
         })
@@ -867,7 +947,9 @@ impl Election {
         let (free_at, expired) = match verdict {
             Verdict::Absent(at) => (at, false),
             Verdict::Free(at, right) => (at, matches!(right, Right::Expired | Right::Waited)),
-            Verdict::Unknown | Verdict::HeldUntilDeleted | Verdict::Coordinated | Verdict::TokenUnusable => return None,
+            Verdict::Unknown | Verdict::HeldUntilDeleted | Verdict::Coordinated | Verdict::TokenUnusable => {
+                return None;
+            }
         };
         if self.is_formers_record() {
             return Some(Moment::BOOT);
@@ -899,7 +981,7 @@ impl Election {
             strategy: None,
             preferred_holder: None,
         };
-        self.seen.used_token(token);
+        self.seen.claim(token, time);
         Some(self.send(now.boot, Kind::Acquire { token }, spec))
     }
 
@@ -914,6 +996,9 @@ impl Election {
         });
         if let Some(token) = retry.filter(|token| *token > annotated) {
             return Some(token);
+        }
+        if self.broken.is(BrokenRule::TokenFromTransitions) {
+            return u64::try_from(record.spec.transitions).ok().map(|transitions| transitions + 1);
         }
         let token = record.version.max(annotated).max(self.seen.highest_token()).checked_add(1)?;
         (token <= LARGEST_TOKEN).then_some(token)
@@ -934,19 +1019,22 @@ impl Election {
     /// Holder rule 1: new for each attempt, in microseconds, and growing with the boot clock even when the wall clock
     /// stands or goes back: some readers compare whole seconds.
     fn new_renew_time(&mut self, now: Now) -> Timestamp {
-        let micros = now.wall.as_microsecond();
-        let mut micros = match self.last_renew_time {
-            None => micros,
-            Some((last, at)) => {
-                let passed = i64::try_from(now.boot.since(at).as_micros()).unwrap_or(i64::MAX);
-                micros.max(last.as_microsecond().saturating_add(passed.max(1)))
-            }
-        };
+        let up = i64::try_from(now.boot.as_nanos() / 1000).unwrap_or(i64::MAX);
+        let mut micros = now.wall.as_microsecond();
+        if let Some((last, at)) = self.last_renew_time {
+            let passed = i64::try_from(now.boot.since(at).as_micros()).unwrap_or(i64::MAX);
+            micros = micros.max(last.as_microsecond().saturating_add(passed.max(1)));
+        }
+        if micros > LAST_RENEW_TIME {
+            // The wall clock stands at the end of the year 9999, where no time is left to grow into: a renewal that
+            // changes nothing would not be seen as one.
+            let last = self.last_renew_time.map_or(0, |(last, _)| last.as_microsecond());
+            micros = if last < LAST_RENEW_TIME / 2 { up.max(last + 1) } else { up };
+        }
         if self.seen.record().and_then(|record| record.spec.renew_time).is_some_and(|t| t.as_microsecond() == micros) {
             micros += 1;
         }
-        // Only a wall clock at the end of the year 9999 gets here, and then the record's own time is as good.
-        let time = Timestamp::from_microsecond(micros.min(LAST_RENEW_TIME)).unwrap_or(Timestamp::UNIX_EPOCH);
+        let time = Timestamp::from_microsecond(micros).unwrap_or(Timestamp::UNIX_EPOCH);
         self.last_renew_time = Some((time, now.boot));
         time
     }
@@ -956,14 +1044,15 @@ impl Election {
         if let Role::Leading(term) = &self.role {
             at = at.min(term.valid_until);
         }
+        if self.in_flight.is_some() {
+            // Its outcome comes, at the latest by its time-out, and nothing else is sent before it.
+            return at.max(now);
+        }
         if self.observed && self.reading.is_none() {
             at = at.min(self.heard + self.watch_silence());
         }
         if let Some(read_at) = self.read_at.filter(|_| self.reading.is_none()) {
             at = at.min(read_at);
-        }
-        if self.in_flight.is_some() {
-            return at;
         }
         let next = match &self.role {
             Role::Leading(_) | Role::Landed(_) => Some(self.send_at),
@@ -971,15 +1060,14 @@ impl Election {
                 let release = self.releasable_at(leaving).max(self.send_at);
                 Some(if self.shutdown.is_some() { release.min(leaving.stop_by) } else { release })
             }
-            Role::Candidate if self.shutdown.is_some() || !self.app_alive => None,
+            Role::Candidate if self.may_not_lead() => None,
             Role::Candidate => {
                 let verdict = self.verdict();
                 self.take_moment(verdict).map(|at| at.max(self.send_at))
             }
         };
         // While a conflict is being looked into, only the read's answer or its time moves things on.
-        let waits_for_read = self.read_at.is_some() && !matches!(self.role, Role::Candidate);
-        at.min(next.filter(|_| !waits_for_read).unwrap_or(Moment::NEVER)).max(now)
+        at.min(next.filter(|_| self.read_at.is_none()).unwrap_or(Moment::NEVER)).max(now)
     }
 
     // ---- What is told ----
@@ -992,6 +1080,9 @@ impl Election {
             != (token(&status), &status.holder, status.transitions, status.reason, &status.message);
         status.version = before.version + u64::from(news);
         if status != *before {
+            if status.leading.is_some() {
+                self.led_version = status.version;
+            }
             self.status = status.clone();
             outputs.push(Output::Publish(status));
         }
@@ -1066,11 +1157,11 @@ impl Election {
                 let holder = self.seen.record().and_then(Record::holder).map_or("another", pod_of);
                 (Reason::HeldByOther, format!("{} holds the lease", shortened(holder)))
             }
-            Verdict::Free(_, Right::Created) => {
-                (Reason::Creating, "the Lease was just created; a former leader, if there was one, has the time to hear of it".into())
-            }
+            Verdict::Free(_, Right::Created) => (
+                Reason::Creating,
+                "the Lease was just created; a former leader, if there was one, has the time to hear of it".into(),
+            ),
             Verdict::Free(at, _) if at > now => (Reason::WaitingUnproved, unproved(self.seen.waits_in_a_row())),
-            Verdict::Free(..) if self.next_token().is_none() => (Reason::TokenUnusable, token_advice()),
             Verdict::Free(..) => (Reason::Acquiring, "the lease is free and is being taken".into()),
             Verdict::HeldUntilDeleted => (
                 Reason::HeldByOther,
@@ -1078,7 +1169,9 @@ impl Election {
             ),
             Verdict::Coordinated => (
                 Reason::CoordinatedElection,
-                format!("spec.strategy is set, so the control plane elects; remove it to let pods contend (lease duration {duration} s)"),
+                format!(
+                    "spec.strategy is set, so the control plane elects; remove it to let pods contend (lease duration {duration} s)"
+                ),
             ),
             Verdict::TokenUnusable => (Reason::TokenUnusable, token_advice()),
         }

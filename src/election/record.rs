@@ -76,6 +76,12 @@ impl Record {
         Some(Duration::from_secs(seconds)).filter(|duration| *duration <= LONGEST_LEASE)
     }
 
+    /// The next record is a take-over of this one by our rules, which raises token and transitions; client-go raises
+    /// the transitions alone.
+    pub fn is_taken_over_by(&self, next: &Record) -> bool {
+        self.uid == next.uid && next.token.value() > self.token.value() && next.spec.transitions > self.spec.transitions
+    }
+
     /// The holder of this record wrote that it stopped: the proof names this very renewTime, so that an old
     /// annotation under a newer edit proves nothing.
     pub fn is_proved_release(&self) -> bool {

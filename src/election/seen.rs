@@ -6,10 +6,15 @@
 
 use std::time::Duration;
 
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::broken::{Broken, BrokenRule};
 use super::record::{Record, Token};
 use crate::time::Moment;
+
+/// Claims that are remembered; an older write that lands ages out.
+const CLAIMS_KEPT: usize = 32;
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Seen {
@@ -33,6 +38,8 @@ pub struct Seen {
     /// The token of the newest record that had one, in this history.
     newest_token: u64,
     highest_token: u64,
+    /// Token and acquireTime of the newest acquiring writes of this pod.
+    claims: Vec<(u64, Timestamp)>,
     /// Per uid: a Lease that is created anew begins to count anew.
     highest_transitions: Option<(String, i32)>,
 }
@@ -129,6 +136,7 @@ impl Seen {
             waits_in_a_row: 0,
             newest_token: 0,
             highest_token: 0,
+            claims: Vec::new(),
             highest_transitions: None,
         }
     }
@@ -157,14 +165,23 @@ impl Seen {
         self.highest_token
     }
 
-    /// A token was used here: no later term's may be as low (S4).
-    pub fn used_token(&mut self, token: u64) {
-        self.highest_token = self.highest_token.max(token);
+    /// An acquiring write goes out with these.
+    pub fn claim(&mut self, token: u64, acquire_time: Timestamp) {
+        if self.claims.len() == CLAIMS_KEPT {
+            self.claims.remove(0);
+        }
+        self.claims.push((token, acquire_time));
+    }
+
+    /// The record is of this pod's making, however edited since: somebody may have put this pod's name into another's
+    /// record, and that gives no right to it.
+    pub fn claims(&self, record: &Record) -> bool {
+        record.token.value().zip(record.spec.acquire_time).is_some_and(|claim| self.claims.contains(&claim))
     }
 
     /// Takes in one version of the Lease, or its absence as of `version`.
     pub fn observe(&mut self, now: Moment, record: Option<Record>, version: u64, via: Via, rules: Rules) -> News {
-        let same = self.is_known() && self.same_spec(record.as_ref());
+        let same = self.is_known() && self.same_spec(record.as_ref()) && !self.may_hide_a_term(version, via);
         let rolled_back = match via {
             _ if !self.is_known() => false,
             // An answer to a question asked after the newest version was received cannot be older than it, unless
@@ -172,7 +189,7 @@ impl Seen {
             Via::Read { sent_at } if sent_at > self.received => {
                 version < self.version || (version == self.version && !same)
             }
-            _ if version < self.version => return News::Stale,
+            _ if version < self.version && !rules.broken.is(BrokenRule::BelieveOlderVersions) => return News::Stale,
             _ => false,
         };
         if self.is_known() && version == self.version && !rolled_back {
@@ -183,23 +200,26 @@ impl Seen {
         if same && !rolled_back {
             self.record = record;
             self.note_token();
+            if rules.broken.is(BrokenRule::LabelsRestartAge) {
+                self.since = now;
+            }
             return News::Version;
         }
         let first = !self.is_known();
         self.since = now;
-        self.record = record;
+        let before = std::mem::replace(&mut self.record, record);
         if rolled_back {
             // Whoever the new history names, the old one's holder may still act: wait a full duration.
             self.newest_token = 0;
             self.hold_off(now, self.displaced_duration().max(rules.own_duration));
         }
-        self.judge(now, first, rules);
+        self.judge(now, first, before.as_ref(), rules);
         self.note_token();
         if rolled_back { News::RolledBack } else { News::Spec }
     }
 
     /// Challenger rule 4: what the newest record means for who may take it, and when.
-    fn judge(&mut self, now: Moment, first: bool, rules: Rules) {
+    fn judge(&mut self, now: Moment, first: bool, before: Option<&Record>, rules: Rules) {
         let Some(record) = self.record.clone() else {
             if first {
                 self.standing = Standing::NeverSeen;
@@ -219,12 +239,18 @@ impl Seen {
                 duration,
             };
             if let Some(last) = &self.outstanding {
-                if last.is_continued_by(&term) {
+                if rules.broken.is(BrokenRule::NewestDuration) {
+                    // The newest stands.
+                } else if last.is_continued_by(&term) {
                     term.duration = term.duration.max(last.duration);
                 } else if !last.is_succeeded_by(&term.uid, token, term.transitions) {
                     // Whoever wrote this did not wait for the last term by our rules.
                     self.hold_off(now, last.duration);
                 }
+            }
+            if before.is_some_and(|before| before.is_taken_over_by(&record)) {
+                // Its taker waited for all that came before, by these same rules.
+                self.not_before = Moment::BOOT;
             }
             self.last_duration = term.duration;
             self.outstanding = Some(term);
@@ -232,7 +258,10 @@ impl Seen {
             self.waits_in_a_row = 0;
         } else if rules.created_here {
             self.standing = Standing::CreatedHere;
-        } else if record.is_proved_release() && self.release_is_of_its_time(&record, token) {
+        } else if record.is_proved_release()
+            && before.is_none_or(|before| before.uid == record.uid)
+            && self.release_is_of_its_time(&record, token)
+        {
             self.outstanding = None;
             self.standing = Standing::Released;
             self.waits_in_a_row = 0;
@@ -286,6 +315,13 @@ impl Seen {
         }
     }
 
+    /// A list or a read shows the newest version and not those between. A held or released spec is written once, for
+    /// its renewTime is its own; an empty one that somebody applies again and again may have had a whole term in
+    /// between.
+    fn may_hide_a_term(&self, version: u64, via: Via) -> bool {
+        self.standing == Standing::Unproved && version != self.version && matches!(via, Via::Read { .. })
+    }
+
     fn same_spec(&self, other: Option<&Record>) -> bool {
         match (&self.record, other) {
             (None, None) => true,
@@ -299,9 +335,10 @@ impl Seen {
     pub fn record_is_of_its_time(&self) -> bool {
         self.record.as_ref().is_some_and(|record| {
             record.token.value().unwrap_or(0) >= self.highest_token
-                && self.highest_transitions.as_ref().is_none_or(|(uid, highest)| {
-                    *uid != record.uid || record.spec.transitions >= *highest
-                })
+                && self
+                    .highest_transitions
+                    .as_ref()
+                    .is_none_or(|(uid, highest)| *uid != record.uid || record.spec.transitions >= *highest)
         })
     }
 
@@ -340,6 +377,7 @@ pub struct Rules {
     pub trust_unheld: bool,
     /// This very record was written by this candidate's creating write.
     pub created_here: bool,
+    pub(super) broken: Broken,
 }
 
 impl Term {

@@ -67,9 +67,11 @@ impl Status {
 }
 
 /// The pod's name in a holder identity `<pod>_<random>`. A pod's name holds no underscore; an identity without one
-/// (as some sidecars write it) is the name itself.
+/// (as some sidecars write it) is the name itself. A pod's name has at most 253 characters; another party may have
+/// written a megabyte, which is cut.
 pub fn pod_of(identity: &str) -> &str {
-    identity.split_once('_').map_or(identity, |(pod, _)| pod)
+    let name = identity.split_once('_').map_or(identity, |(pod, _)| pod);
+    &name[..name.floor_char_boundary(253)]
 }
 
 /// Why this pod leads or does not: stable words, for alerts and scripts.
@@ -101,8 +103,6 @@ pub enum Reason {
     AppNotAlive,
     /// Not leading: this process is ending.
     ShuttingDown,
-    /// Not leading: this term's record is being released.
-    Releasing,
     /// Not leading: the API server refuses; `message` says what to do.
     Refused,
     /// Not leading: the fencing token in the Lease cannot be read or cannot grow.
@@ -112,7 +112,7 @@ pub enum Reason {
 }
 
 impl Reason {
-    pub const ALL: [Reason; 17] = [
+    pub const ALL: [Reason; 16] = [
         Reason::Starting,
         Reason::Leading,
         Reason::HeldByOther,
@@ -126,7 +126,6 @@ impl Reason {
         Reason::SteppedDown,
         Reason::AppNotAlive,
         Reason::ShuttingDown,
-        Reason::Releasing,
         Reason::Refused,
         Reason::TokenUnusable,
         Reason::CoordinatedElection,
@@ -147,7 +146,6 @@ impl Reason {
             Reason::SteppedDown => "stepped_down",
             Reason::AppNotAlive => "app_not_alive",
             Reason::ShuttingDown => "shutting_down",
-            Reason::Releasing => "releasing",
             Reason::Refused => "refused",
             Reason::TokenUnusable => "token_unusable",
             Reason::CoordinatedElection => "coordinated_election",

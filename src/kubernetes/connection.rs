@@ -4,9 +4,12 @@
 //! API server closes idle connections after 90 s; the watch keeps this one). Every request has a time-out. After one
 //! that got no answer the connection is given up: requests that follow open another, and the old one ends with the
 //! watch that may still run on it. There is no retry layer: the election decides what is tried again, and when.
+//!
+//! Configuration is read at the start, and again only on a 401, for credentials may have been rotated. A file that
+//! names another API server by then is not followed: a leader must not turn up in another cluster.
 
 use std::path::PathBuf;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use http_body_util::{BodyExt, Full, Limited};
@@ -15,8 +18,10 @@ use hyper::{Request, Response, StatusCode, header};
 use hyper_rustls::{FixedServerNameResolver, HttpsConnectorBuilder};
 use hyper_util::client::legacy::{Client, connect::HttpConnector};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
-use kube::client::ConfigExt;
+use kube::client::middleware::{AuthLayer, BaseUriLayer, ExtraHeadersLayer};
+use kube::client::{AuthError, ConfigExt};
 use kube::config::{KubeConfigOptions, Kubeconfig};
+use rustls::pki_types::ServerName;
 use tower::util::BoxCloneSyncService;
 use tower::{Layer, Service, ServiceExt};
 
@@ -24,6 +29,9 @@ use tower::{Layer, Service, ServiceExt};
 const LARGEST_ANSWER: usize = 4 << 20;
 /// A peer that acknowledges nothing for so long is gone.
 const TCP_SILENCE: Duration = Duration::from_secs(8);
+
+/// How long a 401 may take to be answered by new credentials.
+const CREDENTIALS_TIMEOUT: Duration = Duration::from_secs(2);
 
 type Body = Full<Bytes>;
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -51,7 +59,7 @@ pub enum ConfigError {
     )]
     Proxy(String),
     #[error("the credentials cannot be used: {0}")]
-    Credentials(#[source] kube::Error),
+    Credentials(String),
     #[error("the TLS server name {0:?} is no host name")]
     ServerName(String),
 }
@@ -132,13 +140,21 @@ pub type OnRequest = Box<dyn Fn(&'static str, &str) + Send + Sync>;
 
 pub struct Connection {
     source: Source,
-    stack: Mutex<Stack>,
+    link: Mutex<Link>,
     on_request: OnRequest,
+}
+
+/// How requests go out now.
+struct Link {
+    settings: Arc<Settings>,
+    stack: Stack,
 }
 
 impl Connection {
     pub fn new(source: Source, config: &kube::Config, on_request: OnRequest) -> Result<Self, ConfigError> {
-        Ok(Connection { source, stack: Mutex::new(stack(config)?), on_request })
+        let settings = Arc::new(Settings::of(config)?);
+        let stack = settings.connect();
+        Ok(Connection { source, link: Mutex::new(Link { settings, stack }), on_request })
     }
 
     /// Sends a request and reads the JSON of its answer, all within `timeout`. A 401 is answered by reading the
@@ -157,7 +173,7 @@ impl Connection {
             }
         };
         if matches!(result, Err(Failure::Timeout(_) | Failure::Broken(_))) {
-            self.reconnect().await;
+            self.reconnect();
         }
         result
     }
@@ -178,14 +194,33 @@ impl Connection {
         }
     }
 
-    /// What follows goes over a new connection, with credentials read anew. A configuration that cannot be read just
-    /// now leaves things as they are.
-    pub async fn reconnect(&self) {
-        if let Ok(config) = self.source.load().await
-            && let Ok(fresh) = stack(&config)
-        {
-            *self.stack.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = fresh;
+    /// What follows goes over a new connection.
+    pub fn reconnect(&self) {
+        let mut link = self.link();
+        link.stack = link.settings.connect();
+    }
+
+    /// Reads the configuration again: the credentials may be new. One that cannot be read just now, or not in time,
+    /// leaves things as they are.
+    async fn read_credentials(&self) {
+        let source = self.source.clone();
+        // A plugin of a kubeconfig runs a command and waits for it.
+        let reading = tokio::task::spawn_blocking(move || {
+            let config = tokio::runtime::Handle::current().block_on(source.load()).ok()?;
+            Some((config.cluster_url.clone(), Settings::of(&config).ok()?))
+        });
+        if let Ok(Ok(Some((url, settings)))) = tokio::time::timeout(CREDENTIALS_TIMEOUT, reading).await {
+            let mut link = self.link();
+            if url == link.settings.url {
+                link.settings = Arc::new(settings);
+                link.stack = link.settings.connect();
+            }
         }
+    }
+
+    fn link(&self) -> std::sync::MutexGuard<'_, Link> {
+        // Nothing panics while holding it.
+        self.link.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
     async fn exchange(&self, verb: &'static str, request: Request<Body>) -> Result<serde_json::Value, Failure> {
@@ -198,7 +233,7 @@ impl Connection {
         let again = request.clone();
         let mut response = self.send(verb, request).await?;
         if response.status() == StatusCode::UNAUTHORIZED {
-            self.reconnect().await;
+            self.read_credentials().await;
             response = self.send(verb, again).await?;
         }
         if response.status().is_success() {
@@ -216,7 +251,7 @@ impl Connection {
     }
 
     async fn send(&self, verb: &'static str, request: Request<Body>) -> Result<Response<Incoming>, Failure> {
-        let mut stack = self.stack.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).clone();
+        let mut stack = self.link().stack.clone();
         let result = match stack.ready().await {
             Ok(ready) => ready.call(request).await,
             Err(error) => Err(error),
@@ -251,7 +286,7 @@ fn transport_failure(error: &(dyn std::error::Error + 'static)) -> Failure {
         Some(client) if client.is_connect() => Failure::Connect(chain(error)),
         Some(_) => Failure::Broken(chain(error)),
         // Ours is the only transport below; what else fails is the reading of credentials.
-        None => Failure::Credentials(chain(error)),
+        None => Failure::Credentials(credentials_fault(error)),
     }
 }
 
@@ -270,39 +305,89 @@ fn chain(error: &(dyn std::error::Error + 'static)) -> String {
     text
 }
 
-/// kube's layers for the address, the credentials and the headers, over our transport.
-fn stack(config: &kube::Config) -> Result<Stack, ConfigError> {
-    let mut tcp = HttpConnector::new();
-    tcp.enforce_http(false);
-    tcp.set_nodelay(true);
-    tcp.set_connect_timeout(Some(Duration::from_secs(2)));
-    tcp.set_keepalive(Some(TCP_SILENCE / 2));
-    tcp.set_keepalive_interval(Some(TCP_SILENCE / 4));
-    tcp.set_keepalive_retries(Some(2));
-    tcp.set_tcp_user_timeout(Some(TCP_SILENCE));
-    let mut tls = HttpsConnectorBuilder::new()
-        .with_tls_config(config.rustls_client_config().map_err(ConfigError::Credentials)?)
-        .https_or_http();
-    if let Some(name) = &config.tls_server_name {
-        let name = name.clone().try_into().map_err(|_| ConfigError::ServerName(name.clone()))?;
-        tls = tls.with_server_name_resolver(FixedServerNameResolver::new(name));
+/// Why credentials cannot be used, without what a plugin was given or printed: that may be a secret.
+fn credentials_fault(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut next = Some(error);
+    while let Some(cause) = next {
+        // kube's own error hides its cause from `source` by being transparent.
+        let auth = cause.downcast_ref::<AuthError>().or(match cause.downcast_ref::<kube::Error>() {
+            Some(kube::Error::Auth(auth)) => Some(auth),
+            _ => None,
+        });
+        match auth {
+            Some(AuthError::AuthExecRun { out, .. }) => {
+                return format!("the credential plugin of the kubeconfig failed ({})", out.status);
+            }
+            Some(AuthError::AuthExecParse(_) | AuthError::AuthExec(_) | AuthError::ExecPluginFailed) => {
+                return "the credential plugin of the kubeconfig gave no usable credential".into();
+            }
+            Some(auth) => return chain(auth),
+            None => next = cause.source(),
+        }
     }
-    let connector = tls.enable_http1().enable_http2().wrap_connector(tcp);
-    let client: Client<_, Body> = Client::builder(TokioExecutor::new())
-        .timer(TokioTimer::new())
-        .pool_timer(TokioTimer::new())
-        .pool_idle_timeout(Duration::from_secs(85))
-        .pool_max_idle_per_host(1)
-        .http2_initial_stream_window_size(1 << 20)
-        .http2_initial_connection_window_size(1 << 20)
-        .http2_keep_alive_interval(TCP_SILENCE)
-        .http2_keep_alive_timeout(TCP_SILENCE)
-        .build(connector);
-    let client = client.map_err(BoxError::from);
-    let headers = config.extra_headers_layer().map_err(ConfigError::Credentials)?;
-    let inner = config.base_uri_layer().layer(headers.layer(client));
-    Ok(match config.auth_layer().map_err(ConfigError::Credentials)? {
-        Some(auth) => BoxCloneSyncService::new(auth.layer(inner)),
-        None => BoxCloneSyncService::new(inner),
-    })
+    "of an unknown kind".into()
+}
+
+/// What a configuration comes to: kube's layers for the address, the credentials and the headers, and the TLS
+/// settings for our transport.
+struct Settings {
+    url: hyper::Uri,
+    address: BaseUriLayer,
+    credentials: Option<AuthLayer>,
+    headers: ExtraHeadersLayer,
+    tls: rustls::ClientConfig,
+    server_name: Option<ServerName<'static>>,
+}
+
+impl Settings {
+    fn of(config: &kube::Config) -> Result<Self, ConfigError> {
+        let fault = |error: kube::Error| ConfigError::Credentials(credentials_fault(&error));
+        let server_name = match &config.tls_server_name {
+            None => None,
+            Some(name) => {
+                let parsed = name.clone().try_into().map_err(|_| ConfigError::ServerName(name.clone()))?;
+                Some(parsed)
+            }
+        };
+        Ok(Settings {
+            url: config.cluster_url.clone(),
+            address: config.base_uri_layer(),
+            credentials: config.auth_layer().map_err(fault)?,
+            headers: config.extra_headers_layer().map_err(fault)?,
+            tls: config.rustls_client_config().map_err(fault)?,
+            server_name,
+        })
+    }
+
+    /// A transport that has no connection yet.
+    fn connect(&self) -> Stack {
+        let mut tcp = HttpConnector::new();
+        tcp.enforce_http(false);
+        tcp.set_nodelay(true);
+        tcp.set_connect_timeout(Some(Duration::from_secs(2)));
+        tcp.set_keepalive(Some(TCP_SILENCE / 2));
+        tcp.set_keepalive_interval(Some(TCP_SILENCE / 4));
+        tcp.set_keepalive_retries(Some(2));
+        tcp.set_tcp_user_timeout(Some(TCP_SILENCE));
+        let mut tls = HttpsConnectorBuilder::new().with_tls_config(self.tls.clone()).https_or_http();
+        if let Some(name) = &self.server_name {
+            tls = tls.with_server_name_resolver(FixedServerNameResolver::new(name.clone()));
+        }
+        let connector = tls.enable_http1().enable_http2().wrap_connector(tcp);
+        let client: Client<_, Body> = Client::builder(TokioExecutor::new())
+            .timer(TokioTimer::new())
+            .pool_timer(TokioTimer::new())
+            .pool_idle_timeout(Duration::from_secs(85))
+            .pool_max_idle_per_host(1)
+            .http2_initial_stream_window_size(1 << 20)
+            .http2_initial_connection_window_size(1 << 20)
+            .http2_keep_alive_interval(TCP_SILENCE)
+            .http2_keep_alive_timeout(TCP_SILENCE)
+            .build(connector);
+        let inner = self.address.layer(self.headers.layer(client.map_err(BoxError::from)));
+        match &self.credentials {
+            Some(credentials) => BoxCloneSyncService::new(credentials.layer(inner)),
+            None => BoxCloneSyncService::new(inner),
+        }
+    }
 }

@@ -42,8 +42,8 @@ impl Api {
         Api { connection, namespace, name, objects: Mutex::new(Vec::new()) }
     }
 
-    pub async fn reconnect(&self) {
-        self.connection.reconnect().await;
+    pub fn reconnect(&self) {
+        self.connection.reconnect();
     }
 
     /// Performs a write, and says what is known of its outcome.

@@ -15,11 +15,13 @@ use tokio::sync::mpsc;
 
 use super::{Api, Failure, lease, request};
 use crate::election::{Record, Via};
-use crate::time::{Clock, SystemClock};
+use crate::time::{Clock, Moment, SystemClock};
 
 /// A line of a watch holds one object, which etcd limits to 1.5 MiB and JSON may escape.
 const LONGEST_LINE: usize = 8 << 20;
-const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(5);
+const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(2);
+/// A watch that ends sooner has not begun.
+const LIVED: Duration = Duration::from_secs(1);
 
 /// What the watch has to say.
 #[derive(Debug)]
@@ -44,17 +46,25 @@ pub enum Watched {
 pub async fn watch(api: &Api, pause: Duration, spread: f64, lease: usize, tell: mpsc::Sender<(usize, Watched)>) {
     let tell = Tell { lease, tell };
     let lifetime = 1800 + (1800.0 * spread) as u64;
-    let mut first = true;
+    let mut again = false;
     loop {
-        match follow(api, lifetime, &mut first, &tell).await {
+        let mut began = None;
+        let ended = follow(api, lifetime, again, &mut began, &tell).await;
+        again |= began.is_some();
+        // A watch that lived and broke is begun anew at once: a deletion seen late is a leader told late. One that
+        // did not is tried again after a pause.
+        let lived = began.is_some_and(|began| SystemClock.boot().since(began) >= LIVED);
+        match ended {
             Ok(Ended::NobodyListens) => return,
             Ok(Ended::Expired) => {}
             Err(failure) => {
                 if !tell.send(Watched::Failed(failure)).await {
                     return;
                 }
-                tokio::time::sleep(pause).await;
             }
+        }
+        if !lived {
+            tokio::time::sleep(pause).await;
         }
     }
 }
@@ -73,12 +83,19 @@ impl Tell {
 
 enum Ended {
     NobodyListens,
-    /// The version to go on from is too old: list again, at once.
+    /// The version to go on from is too old: list again.
     Expired,
 }
 
-/// Lists, then watches, and watches again from where it was, until something fails.
-async fn follow(api: &Api, lifetime: u64, first: &mut bool, tell: &Tell) -> Result<Ended, Failure> {
+/// Lists, then watches, and watches again from where it was, until something fails. `watching` is when the last watch
+/// began, if one did.
+async fn follow(
+    api: &Api,
+    lifetime: u64,
+    mut again: bool,
+    watching: &mut Option<Moment>,
+    tell: &Tell,
+) -> Result<Ended, Failure> {
     let sent_at = SystemClock.boot();
     let ((record, version), mut from) = api.list(ATTEMPT_TIMEOUT).await?;
     if !tell.send(Watched::Seen { record, version, via: Via::Read { sent_at } }).await {
@@ -95,11 +112,12 @@ async fn follow(api: &Api, lifetime: u64, first: &mut bool, tell: &Tell) -> Resu
             Err(Failure::Status { code: 410, .. }) => return Ok(Ended::Expired),
             other => other?,
         };
-        if !tell.send(Watched::Began { again: !std::mem::take(first) }).await {
+        if !tell.send(Watched::Began { again: std::mem::replace(&mut again, true) }).await {
             return Ok(Ended::NobodyListens);
         }
-        let mut lines = Lines { body, buffer: Vec::new(), searched: 0 };
         let began = SystemClock.boot();
+        *watching = Some(began);
+        let mut lines = Lines { body, buffer: Vec::new(), searched: 0 };
         while let Some(line) = lines.next().await? {
             let event: Value = serde_json::from_slice(&line).map_err(|_| Failure::NotUnderstood("watch event"))?;
             match understand(api, event, &mut from)? {
@@ -112,7 +130,7 @@ async fn follow(api: &Api, lifetime: u64, first: &mut bool, tell: &Tell) -> Resu
             }
         }
         // A server that ends watches as soon as they begin is not to be asked without a pause.
-        if SystemClock.boot().since(began) < Duration::from_secs(1) {
+        if SystemClock.boot().since(began) < LIVED {
             return Err(Failure::Broken("the watch ended as soon as it began".into()));
         }
     }
@@ -140,7 +158,7 @@ fn understand(api: &Api, mut event: Value, from: &mut u64) -> Result<Option<Watc
         Some("ERROR") => Err(Failure::Status {
             code: object["code"].as_u64().and_then(|code| u16::try_from(code).ok()).unwrap_or(500),
             reason: object["reason"].as_str().unwrap_or_default().into(),
-            message: object["message"].as_str().unwrap_or_default().into(),
+            message: object["message"].as_str().unwrap_or_default().chars().take(400).collect(),
             retry_after: None,
             fields: Vec::new(),
         }),

@@ -161,14 +161,16 @@ pub enum Error {
     NoUptime(io::Error),
     #[error(
         "/proc/uptime is {apart:?} away from the boot clock, so readers of the report files could not tell how \
-        old they are (lxcfs?). Leave --report-dir out and ask over HTTP"
+        old they are (lxcfs?). Set --report-dir off and ask over HTTP"
     )]
     ForeignUptime { apart: Duration },
 }
 
-/// Reads a `.json` report as an app should: with `now` from /proc/uptime, under this `boot_id`.
-pub fn read(path: &Path, now: Moment, boot_id: &str) -> Result<Verdict, ReadError> {
+/// Reads a `.json` report as an app should: the clock after the file (a reader that is stopped in between must not
+/// believe what has run out meanwhile), and under this `boot_id`.
+pub fn read(path: &Path, clock: impl FnOnce() -> Moment, boot_id: &str) -> Result<Verdict, ReadError> {
     let text = fs::read_to_string(path).map_err(|source| ReadError::Unreadable { path: path.into(), source })?;
+    let now = clock();
     let report: Report =
         serde_json::from_str(&text).map_err(|source| ReadError::Malformed { path: path.into(), source })?;
     if report.boot_id != boot_id {

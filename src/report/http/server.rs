@@ -57,6 +57,7 @@ pub(crate) async fn serve<H: Handler>(
 async fn accept<H: Handler>(listener: Listener, handler: H, table: Arc<Table>, mut shutdown: watch::Receiver<bool>) {
     let mut connections = JoinSet::new();
     let stop = shutdown.clone();
+    let mut told = false;
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
@@ -80,8 +81,10 @@ async fn accept<H: Handler>(listener: Listener, handler: H, table: Arc<Table>, m
                 table.started(number, task);
             }
             Err(error) => {
-                // Most likely out of descriptors, which passes; without the pause this would spin.
-                tracing::warn!(address = listener.address(), %error, "cannot accept a connection");
+                // Most likely out of descriptors, which passes; without the pause this would spin. Said once: it may last.
+                if !std::mem::replace(&mut told, true) {
+                    tracing::warn!(address = listener.address(), %error, "cannot accept connections; said once");
+                }
                 tokio::time::sleep(Duration::from_millis(100)).await;
             }
         }

@@ -1,0 +1,297 @@
+//! Rules that are easy to state alone, each once. Whatever needs several candidates, faults or a network is judged
+//! by the simulator (`tests/simulation`).
+
+use super::*;
+
+/// One candidate, and the Lease as this test writes it.
+struct Bench {
+    election: Election,
+    at: Moment,
+    wall: Timestamp,
+}
+
+const SECOND: Duration = Duration::from_secs(1);
+
+impl Bench {
+    fn new() -> Bench {
+        Bench::with(Config::default())
+    }
+
+    fn with(config: Config) -> Bench {
+        let config = Config { identity: "me_1".into(), ..config };
+        let wall = Timestamp::from_second(1_700_000_000).unwrap();
+        Bench { election: Election::new(config, None, 1), at: Moment::BOOT + 1000 * SECOND, wall }
+    }
+
+    fn handle(&mut self, input: Input) -> Vec<Output> {
+        self.election.handle(Now { boot: self.at, wall: self.wall }, input)
+    }
+
+    fn sees(&mut self, record: &Record) -> Vec<Output> {
+        self.handle(Input::Observed { record: Some(record.clone()), version: record.version, via: Via::Event })
+    }
+
+    /// Ticks when asked to, until something is written.
+    fn until_write(&mut self) -> Write {
+        let mut outputs = self.handle(Input::Tick);
+        for _ in 0..100 {
+            if let Some(write) = written(&outputs) {
+                return write;
+            }
+            self.at = wake_at(&outputs);
+            outputs = self.handle(Input::Tick);
+        }
+        panic!("nothing was written in 100 ticks: {:?}", self.election.status());
+    }
+
+    /// The answer to a write, by an API server that agrees.
+    fn commits(&mut self, write: &Write, on: &Record) -> (Record, Vec<Output>) {
+        let mut record = Record { version: on.version + 1, spec: write.spec.clone(), released: None, ..on.clone() };
+        match write.kind {
+            Kind::Acquire { token } => record.token = Token::Value(token),
+            Kind::Release => record.released = record.spec.renew_time,
+            Kind::Create | Kind::Renew => {}
+        }
+        let outcome = Outcome::Committed(record.clone());
+        let outputs = self.handle(Input::Wrote { attempt: write.attempt, outcome });
+        (record, outputs)
+    }
+
+    fn leads(&mut self) -> Record {
+        let free = released();
+        self.sees(&free);
+        let write = self.until_write();
+        let (record, _) = self.commits(&write, &free);
+        assert!(self.election.status().leading_at(self.at).is_some());
+        record
+    }
+}
+
+fn written(outputs: &[Output]) -> Option<Write> {
+    outputs.iter().find_map(|output| match output {
+        Output::Write(write) => Some(write.clone()),
+        _ => None,
+    })
+}
+
+fn wake_at(outputs: &[Output]) -> Moment {
+    match outputs.last() {
+        Some(Output::WakeAt(at)) => *at,
+        other => panic!("the last output is the time to wake: {other:?}"),
+    }
+}
+
+fn released() -> Record {
+    let time = Timestamp::from_second(1_600_000_000).ok();
+    let spec = Spec { duration_seconds: Some(1), renew_time: time, transitions: 4, ..Spec::default() };
+    Record { uid: "a".into(), version: 100, spec, token: Token::Value(50), released: time, pod_owned: false }
+}
+
+fn held_by(holder: &str) -> Record {
+    let spec = Spec { holder: Some(holder.into()), duration_seconds: Some(15), ..released().spec };
+    Record { spec, released: None, ..released() }
+}
+
+#[test]
+fn while_a_write_is_in_flight_nobody_is_woken_for_what_waits_behind_it() {
+    let mut bench = Bench::new();
+    bench.sees(&released());
+    bench.until_write();
+    // The watch is silent meanwhile, which is asked about only after the write.
+    bench.at = bench.at + 60 * SECOND;
+    assert!(wake_at(&bench.handle(Input::Tick)) > bench.at);
+}
+
+#[test]
+fn the_withdrawal_of_an_earlier_term_does_not_release_a_later_one() {
+    let mut bench = Bench::new();
+    let early = bench.election.status().version;
+    bench.leads();
+    bench.handle(Input::StepDown);
+    bench.handle(Input::Withdrawn { version: early, promised_until: Moment::BOOT });
+    assert_eq!(written(&bench.handle(Input::Tick)), None, "nothing withdrew this term yet");
+    let version = bench.election.status().version;
+    let outputs = bench.handle(Input::Withdrawn { version, promised_until: bench.at });
+    assert_eq!(written(&outputs).map(|write| write.kind), Some(Kind::Release));
+}
+
+#[test]
+fn a_release_waits_for_the_promise_unless_the_apps_end_is_proved() {
+    for proved in [false, true] {
+        let mut bench = Bench::new();
+        bench.leads();
+        bench.handle(Input::AppGone { proved });
+        let version = bench.election.status().version;
+        let promised_until = bench.at + SECOND;
+        let outputs = bench.handle(Input::Withdrawn { version, promised_until });
+        assert_eq!(written(&outputs).is_some(), proved);
+        if !proved {
+            assert_eq!(wake_at(&outputs), promised_until);
+        }
+    }
+}
+
+#[test]
+fn an_acknowledgement_does_not_cover_what_an_earlier_sidecar_of_the_pod_promised() {
+    let mut bench = Bench::new();
+    let floor = bench.at + 30 * SECOND;
+    bench.election = bench.election.succeed(vec!["me_0".into()], floor);
+    let record = bench.leads();
+    bench.handle(Input::StepDown);
+    let version = bench.election.status().version;
+    bench.handle(Input::Withdrawn { version, promised_until: bench.at });
+    let token = record.token.value().unwrap();
+    let outputs = bench.handle(Input::AppStopped { token });
+    assert_eq!(written(&outputs), None);
+    bench.at = floor;
+    let outputs = bench.handle(Input::Heard);
+    assert_eq!(written(&outputs).map(|write| write.kind), Some(Kind::Release));
+}
+
+#[test]
+fn a_step_down_is_held_off_from_the_release_on() {
+    let mut bench = Bench::with(Config { answer_ttl: 5 * SECOND, ..Config::default() });
+    let record = bench.leads();
+    bench.handle(Input::StepDown);
+    let version = bench.election.status().version;
+    bench.handle(Input::Withdrawn { version, promised_until: bench.at + 5 * SECOND });
+    let release = bench.until_write();
+    bench.commits(&release, &record);
+    let free_at = bench.at;
+    assert!(matches!(bench.until_write().kind, Kind::Acquire { .. }));
+    assert!(bench.at >= free_at + 2 * SECOND, "others go first, however long the promise was");
+}
+
+#[test]
+fn a_record_in_this_name_that_it_did_not_write_is_not_released() {
+    let mut bench = Bench::new();
+    bench.sees(&held_by("other_1"));
+    let mut edited = held_by("me_1");
+    edited.version = 101;
+    let outputs = bench.sees(&edited);
+    assert_eq!(written(&outputs), None);
+    bench.at = bench.at + 2 * SECOND;
+    bench.handle(Input::Heard);
+    assert_eq!(written(&bench.handle(Input::Tick)), None, "its real holder may still act on it");
+}
+
+#[test]
+fn an_own_record_that_somebody_edited_is_released() {
+    let mut bench = Bench::new();
+    let mut record = bench.leads();
+    record.version += 1;
+    record.spec.duration_seconds = Some(60);
+    bench.sees(&record);
+    assert!(bench.election.status().leading.is_none());
+    let version = bench.election.status().version;
+    let outputs = bench.handle(Input::Withdrawn { version, promised_until: bench.at });
+    assert_eq!(written(&outputs).map(|write| write.kind), Some(Kind::Release));
+}
+
+#[test]
+fn an_empty_record_that_is_applied_again_unseen_is_waited_for_again() {
+    let mut bench = Bench::new();
+    let mut bare = Record { spec: Spec::default(), token: Token::Absent, released: None, ..released() };
+    bench.sees(&bare);
+    bench.at = bench.at + 14 * SECOND;
+    bare.version = 200;
+    bench.handle(Input::Observed { record: Some(bare), version: 200, via: Via::Read { sent_at: bench.at } });
+    bench.handle(Input::Heard);
+    let seen = bench.at;
+    bench.until_write();
+    assert!(bench.at >= seen + 15 * SECOND);
+}
+
+#[test]
+fn a_proved_release_is_free_at_once_also_after_an_unproved_creation() {
+    let mut bench = Bench::new();
+    let bare = Record { spec: Spec::default(), token: Token::Absent, released: None, ..released() };
+    bench.sees(&Record { version: 90, ..bare });
+    let mut taken = held_by("other_1");
+    taken.version = 99;
+    bench.sees(&taken);
+    bench.sees(&released());
+    let seen = bench.at;
+    bench.until_write();
+    assert!(bench.at < seen + SECOND, "who took it waited for all that came before");
+}
+
+#[test]
+fn at_the_end_of_the_year_9999_each_renewal_still_has_a_time_of_its_own() {
+    let mut bench = Bench::new();
+    bench.wall = Timestamp::MAX;
+    let mut record = bench.leads();
+    let mut times = vec![record.spec.renew_time];
+    for _ in 0..5 {
+        bench.handle(Input::Heard);
+        let write = bench.until_write();
+        assert_eq!(write.kind, Kind::Renew);
+        record = bench.commits(&write, &record).0;
+        times.push(record.spec.renew_time);
+    }
+    assert!(times.is_sorted_by(|a, b| a < b), "{times:?}");
+}
+
+#[test]
+fn transitions_stop_at_their_largest_number_and_the_election_does_not() {
+    let mut bench = Bench::new();
+    let mut record = released();
+    record.spec.transitions = i32::MAX;
+    bench.sees(&record);
+    assert_eq!(bench.until_write().spec.transitions, i32::MAX);
+}
+
+#[test]
+fn without_a_token_left_it_says_so_and_does_not_ask_to_be_woken_at_once() {
+    for token in [Token::Value(LARGEST_TOKEN), Token::Unreadable] {
+        let mut bench = Bench::new();
+        let outputs = bench.sees(&Record { token, ..released() });
+        assert_eq!(bench.election.status().reason, Reason::TokenUnusable);
+        assert!(wake_at(&outputs) > bench.at);
+    }
+}
+
+#[test]
+fn the_last_token_can_be_used() {
+    let mut bench = Bench::new();
+    bench.sees(&Record { token: Token::Value(LARGEST_TOKEN - 1), ..released() });
+    assert_eq!(bench.until_write().kind, Kind::Acquire { token: LARGEST_TOKEN });
+}
+
+#[test]
+fn a_holder_of_a_megabyte_makes_no_message_of_a_megabyte() {
+    let mut bench = Bench::new();
+    bench.sees(&held_by(&"ö".repeat(500_000)));
+    assert!(bench.election.status().message.len() < 300);
+}
+
+#[test]
+fn a_coordinated_lease_and_the_nais_format_are_left_alone() {
+    let coordinated = Record { spec: Spec { strategy: Some("X".into()), ..released().spec }, ..released() };
+    let nais =
+        Record { spec: Spec { duration_seconds: None, ..held_by("pod").spec }, pod_owned: true, ..held_by("pod") };
+    for (record, reason) in [(coordinated, Reason::CoordinatedElection), (nais, Reason::HeldByOther)] {
+        let mut bench = Bench::new();
+        bench.sees(&record);
+        bench.at = bench.at + 3600 * SECOND;
+        bench.handle(Input::Heard);
+        assert_eq!(written(&bench.handle(Input::Tick)), None);
+        assert_eq!(bench.election.status().reason, reason);
+    }
+}
+
+#[test]
+fn a_conflict_is_looked_into_by_one_read() {
+    let mut bench = Bench::new();
+    let record = bench.leads();
+    bench.at = bench.at + 3 * SECOND;
+    let write = bench.until_write();
+    assert_eq!(write.base.as_ref().map(|base| base.version), Some(record.version));
+    let outputs = bench.handle(Input::Wrote { attempt: write.attempt, outcome: Outcome::Conflict });
+    assert_eq!(outputs.iter().filter(|output| matches!(output, Output::Read { .. })).count(), 1);
+    assert!(bench.election.status().leading_at(bench.at).is_some(), "the conflict alone decides nothing");
+    let mut other = held_by("other_1");
+    other.version = record.version + 1;
+    bench.handle(Input::Read(Some((Some(other), record.version + 1))));
+    assert!(bench.election.status().leading.is_none());
+}

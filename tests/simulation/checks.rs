@@ -1,0 +1,256 @@
+//! The invariants of the design (section 3), judged against true time and by what was really committed and really
+//! promised, none of which a candidate knows.
+//!
+//! A promise is in force from the answer (or the writing of the file) that made it until its end on the clock of the
+//! pod that it was made in, or until the app that holds it has ended or said that it stopped.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::time::Duration;
+
+use leasehold::election::{LARGEST_TOKEN, Record};
+use leasehold::time::Moment;
+
+use crate::api::{By, Object};
+use crate::trace::Time;
+
+#[derive(Clone, Debug)]
+pub struct Violation {
+    pub invariant: &'static str,
+    pub what: String,
+}
+
+/// By what right a term began, told by what the API server really held.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Right {
+    Released,
+    Expired,
+    Waited,
+    Created,
+    OwnFormer,
+}
+
+impl Right {
+    pub const ALL: [Right; 5] = [Right::Released, Right::Expired, Right::Waited, Right::Created, Right::OwnFormer];
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Promise {
+    token: u64,
+    end: Time,
+}
+
+#[derive(Default)]
+pub struct Checks {
+    excused: Vec<&'static str>,
+    pub violation: Option<Violation>,
+    /// What each pod's living app holds.
+    promises: Vec<Vec<Promise>>,
+    /// By identity and token: when, on its own clock, the newest committed write of that term was handed out.
+    committed: HashMap<(String, u64), Moment>,
+    /// Terms that ended, by identity and token.
+    ended: HashSet<(String, u64)>,
+    begun: HashSet<(String, u64)>,
+    highest_token: u64,
+    /// The newest write of a client-go candidate in its term, and its duration.
+    foreign_write: Option<(Time, Duration)>,
+    pub rights: BTreeMap<Right, u64>,
+    pub terms: u64,
+    pub promises_made: u64,
+}
+
+impl Checks {
+    pub fn new(pods: usize, excused: &[&'static str]) -> Self {
+        Checks { promises: vec![Vec::new(); pods], excused: excused.to_vec(), ..Checks::default() }
+    }
+
+    pub fn excuse(&mut self, invariant: &'static str) {
+        self.excused.push(invariant);
+    }
+
+    pub fn fail(&mut self, invariant: &'static str, at: Time, what: impl FnOnce() -> String) {
+        if self.violation.is_none() && !self.excused.contains(&invariant) {
+            self.violation = Some(Violation { invariant, what: format!("at {at}: {}", what()) });
+        }
+    }
+
+    // ---- Promises ----
+
+    /// S1, S6: an app was told, or can read, that its pod leads.
+    pub fn promised(&mut self, at: Time, pod: usize, identity: &str, token: u64, end: Time) {
+        self.promises_made += 1;
+        if end <= at {
+            return;
+        }
+        if let Some((other, promise)) = self.in_force_elsewhere(at, pod) {
+            let for_ms = promise.end.since(at).as_millis();
+            self.fail("S1", at, || {
+                format!("pod {pod} ({identity}, token {token}) promises, and pod {other}'s promise (token {}) is in force for {for_ms} ms more", promise.token)
+            });
+        }
+        self.promises[pod].retain(|promise| promise.end > at);
+        match self.promises[pod].iter_mut().find(|promise| promise.token == token) {
+            Some(promise) => promise.end = promise.end.max(end),
+            None => self.promises[pod].push(Promise { token, end }),
+        }
+    }
+
+    fn in_force_elsewhere(&self, at: Time, pod: usize) -> Option<(usize, Promise)> {
+        self.promises
+            .iter()
+            .enumerate()
+            .filter(|(other, _)| *other != pod)
+            .find_map(|(other, made)| made.iter().find(|promise| promise.end > at).map(|promise| (other, *promise)))
+    }
+
+    pub fn in_force(&self, at: Time, pod: usize) -> Option<Time> {
+        self.promises[pod].iter().map(|promise| promise.end).filter(|end| *end > at).max()
+    }
+
+    pub fn anybody_leads(&self, at: Time) -> Option<(usize, u64)> {
+        (0..self.promises.len()).find_map(|pod| {
+            self.promises[pod].iter().find(|promise| promise.end > at).map(|promise| (pod, promise.token))
+        })
+    }
+
+    pub fn app_ended(&mut self, pod: usize) {
+        self.promises[pod].clear();
+    }
+
+    pub fn app_stopped(&mut self, pod: usize, token: u64) {
+        self.promises[pod].retain(|promise| promise.token != token);
+    }
+
+    // ---- Terms ----
+
+    /// S2: nothing is claimed beyond what a committed write of this term gives.
+    pub fn claimed(&mut self, at: Time, identity: &str, token: u64, until: Moment, lasting: Duration, what: &str) {
+        match self.committed.get(&(identity.to_owned(), token)) {
+            Some(handed_out) if until <= *handed_out + lasting => {}
+            Some(handed_out) => {
+                let limit = *handed_out + lasting;
+                self.fail("S2", at, || {
+                    format!("{identity} claims {what} until {until}; the newest committed write of term {token} gives no more than {limit}")
+                });
+            }
+            None => self
+                .fail("S2", at, || format!("{identity} claims {what} in term {token}, of which nothing was committed")),
+        }
+    }
+
+    /// S8: this term is published.
+    pub fn leads(&mut self, at: Time, identity: &str, token: u64) {
+        let term = (identity.to_owned(), token);
+        if self.ended.contains(&term) {
+            self.fail("S8", at, || format!("{identity} leads again in term {token}, which had ended"));
+        }
+        if self.begun.insert(term) {
+            self.terms += 1;
+            if let Some((written, duration)) = self.foreign_write
+                && at < written.plus(shortened(duration))
+            {
+                self.fail("S3", at, || {
+                    format!("{identity} leads while a client-go lease written at {written} is valid")
+                });
+            }
+        }
+    }
+
+    pub fn ends(&mut self, identity: &str, token: u64) {
+        self.ended.insert((identity.to_owned(), token));
+    }
+
+    pub fn highest_token(&self) -> u64 {
+        self.highest_token
+    }
+
+    // ---- Commits ----
+
+    /// The write of a term was committed; it was handed out then, on its sender's clock.
+    pub fn wrote(&mut self, identity: &str, token: u64, handed_out: Moment) {
+        let newest = self.committed.entry((identity.to_owned(), token)).or_insert(handed_out);
+        *newest = (*newest).max(handed_out);
+    }
+
+    /// S3, S4, S9: an acquiring write was committed on `base`. It was sent at `sent`.
+    pub fn acquired(&mut self, taking: Taking) {
+        let Taking { at, sent, pod, base, now, own_duration, created_wait, former, trusting } = taking;
+        let identity = now.spec.holder.clone().unwrap_or_default();
+        let token = now.token.value().unwrap_or(0);
+        let waited = sent.since(base.spec_since);
+        let spec = &base.record.spec;
+        let right = match base.spec_by {
+            _ if former => Some(Right::OwnFormer),
+            _ if base.released => Some(Right::Released),
+            By::Pod { pod: by, kind: leasehold::election::Kind::Create }
+                if by == pod && sent.since(base.created.1) >= shortened(created_wait) =>
+            {
+                Some(Right::Created)
+            }
+            _ if spec.holder.is_none() && (trusting || waited >= shortened(own_duration)) => Some(Right::Waited),
+            _ if spec.holder.is_some()
+                && waited >= shortened(own_duration.max(base.record.duration().unwrap_or_default())) =>
+            {
+                Some(Right::Expired)
+            }
+            _ => None,
+        };
+        match right {
+            Some(right) => *self.rights.entry(right).or_default() += 1,
+            None => self.fail("S3", at, || {
+                format!(
+                    "{identity} took version {} {} ms after its spec was written, and it was not released",
+                    base.record.version,
+                    waited.as_millis()
+                )
+            }),
+        }
+        let floor = self.highest_token.max(base.record.token.value().unwrap_or(0));
+        if token <= floor || token > LARGEST_TOKEN {
+            self.fail("S4", at, || format!("{identity}'s token {token} is not above {floor}"));
+        }
+        self.highest_token = self.highest_token.max(token);
+        let transitions = now.spec.transitions;
+        if transitions != spec.transitions.saturating_add(1) {
+            self.fail("S9", at, || format!("transitions went from {} to {transitions}", spec.transitions));
+        }
+    }
+
+    /// A client-go candidate wrote as the holder. `displaced` is what it took the Lease from, if it took it.
+    pub fn foreign_wrote(&mut self, at: Time, duration: Duration, displaced: Option<&Object>) {
+        self.foreign_write = Some((at, duration));
+        // An empty record that nobody proved released is taken at once by client-go: its overlap.
+        let by_its_rules =
+            displaced.is_some_and(|object| object.record.spec.holder.is_some() || matches!(object.by, By::Pod { .. }));
+        if by_its_rules && let Some((pod, token)) = self.anybody_leads(at) {
+            self.fail("S1", at, || {
+                format!(
+                    "client-go took an expired or released Lease, and pod {pod}'s promise (token {token}) is in force"
+                )
+            });
+        }
+    }
+
+    /// Its lease was deleted or edited away by a person, who says with it that it is over (A3).
+    pub fn foreign_lease_gone(&mut self) {
+        self.foreign_write = None;
+    }
+}
+
+/// An acquiring write that was committed.
+pub struct Taking<'a> {
+    pub at: Time,
+    pub sent: Time,
+    pub pod: usize,
+    pub base: &'a Object,
+    pub now: &'a Record,
+    pub own_duration: Duration,
+    pub created_wait: Duration,
+    /// The record was this pod's own, by an earlier sidecar under this state directory.
+    pub former: bool,
+    pub trusting: bool,
+}
+
+/// A duration on a clock that runs fast by rho ends that much sooner in true time.
+pub fn shortened(duration: Duration) -> Duration {
+    duration - duration / 999
+}

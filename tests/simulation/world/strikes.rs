@@ -1,0 +1,501 @@
+//! What strikes a schedule at a planned time, and the client-go candidate.
+
+use super::*;
+
+impl World {
+    pub(super) fn strike(&mut self, strike: Strike) {
+        let at = self.at;
+        let target = if strike.at_holder { self.holder_pod().unwrap_or(strike.whom) } else { strike.whom };
+        self.trace.note(at, || format!("! {:?} at pod {target}, for {:?}", strike.fault, strike.lasts));
+        if self.struck(strike, target) {
+            self.count(strike.fault);
+        } else {
+            self.trace.note(at, || "! (not possible now)".into());
+        }
+    }
+
+    /// Whether the fault could be done now.
+    fn struck(&mut self, strike: Strike, pod: usize) -> bool {
+        let until = self.until(strike.lasts);
+        let back = until.since(self.at);
+        match strike.fault {
+            Fault::CutOff => self.cut_off(pod, until, true, true),
+            Fault::CutOffOneWay => {
+                let up = self.rng.percent(50);
+                self.cut_off(pod, until, up, !up)
+            }
+            Fault::ApiDown => {
+                self.api_down = until;
+                true
+            }
+            Fault::ApiRefuses => {
+                self.api_refuses = until;
+                true
+            }
+            Fault::WatchBroken => {
+                let Some(process) = &self.pods[pod].process else { return false };
+                let life = process.life;
+                self.watch_breaks(pod, life);
+                true
+            }
+            Fault::WatchSilent => {
+                self.pods[pod].process.as_mut().is_some_and(|process| std::mem::take(&mut process.watch_alive))
+            }
+            Fault::Paused => {
+                self.pause(pod, strike.lasts);
+                self.pods[pod].process.is_some()
+            }
+            Fault::Crashed => self.crash(pod, back / 4, StartState::Own),
+            Fault::CrashedStateLost => self.crash(pod, back / 4, StartState::Lost),
+            Fault::CrashedOtherPodsState => self.crash(pod, back / 4, StartState::OtherPods),
+            Fault::NodeKilled => self.kill_node(pod, back),
+            Fault::AppDied => {
+                let leads = self.leads(pod);
+                if !self.pods[pod].app.alive {
+                    return false;
+                }
+                let soon = if self.rng.percent(50) { self.rng.millis(0, 3) } else { back.min(strike.lasts) };
+                self.app_dies(pod, Some(soon));
+                if leads && soon > Duration::from_millis(600) && self.pods[pod].evidence != Evidence::None {
+                    self.expect_hand_over(pod, self.pods[pod].evidence == Evidence::Lock, true);
+                }
+                true
+            }
+            Fault::AppUnwell => self.app_unwell(pod, until),
+            Fault::Terminated => self.terminate(pod, false, strike.lasts),
+            Fault::TerminatedAppFirst => self.terminate(pod, true, strike.lasts),
+            Fault::SteppedDown => {
+                if self.pods[pod].process.is_none() {
+                    return false;
+                }
+                if self.leads(pod) {
+                    self.expect_hand_over(pod, false, false);
+                }
+                self.deliver(pod, Work::Take(Input::StepDown));
+                true
+            }
+            Fault::WallClockJumped => {
+                self.pods[pod].clock.wall = some_wall(&mut self.rng);
+                true
+            }
+            Fault::CutOffAndCut | Fault::CutOffAndBlanked | Fault::CutOffAndDeleted => self.begin_cut(strike, pod),
+            hand => self.hand(hand, until),
+        }
+    }
+
+    fn holder_pod(&self) -> Option<usize> {
+        let holder = self.api.object.as_ref()?.record.holder()?;
+        self.pods.iter().position(|pod| pod.process.as_ref().is_some_and(|process| process.identity == holder))
+    }
+
+    fn leads(&self, pod: usize) -> bool {
+        self.checks.in_force(self.at, pod).is_some()
+    }
+
+    /// L2: in two writes, a watch's delivery and the jitter, after the promise where nothing is proved.
+    fn expect_hand_over(&mut self, pod: usize, proved: bool, may_return: bool) {
+        if self.plan.class != Class::HandOver {
+            return;
+        }
+        let somebody_else = self.pods.iter().any(|other| {
+            other.index != pod
+                && other.process.as_ref().is_some_and(|p| p.app_well && p.shutting_down.is_none())
+                && other.app.alive
+        });
+        if somebody_else {
+            let config = &self.pods[pod].config;
+            let notice = if self.pods[pod].evidence == Evidence::Probe { 500 } else { 20 };
+            let promise = if proved { Duration::ZERO } else { config.answer_ttl };
+            let returns = self.pods[pod].process.as_ref().filter(|_| may_return).map(|process| process.token);
+            self.expect("L2", pod, returns, promise + Duration::from_millis(notice + 350));
+        }
+    }
+
+    fn cut_off(&mut self, pod: usize, until: Time, up: bool, down: bool) -> bool {
+        let this = &mut self.pods[pod];
+        if up {
+            this.up_blocked = this.up_blocked.max(until);
+        }
+        if down {
+            this.down_blocked = this.down_blocked.max(until);
+        }
+        true
+    }
+
+    fn crash(&mut self, pod: usize, back: Duration, state: StartState) -> bool {
+        if self.pods[pod].process.is_none() {
+            return false;
+        }
+        let ending = self.pods[pod].process.as_ref().is_some_and(|process| process.shutting_down.is_some());
+        self.ends_process(pod, "crashed");
+        if ending {
+            self.replace_later(pod);
+        } else {
+            self.after(back, Event::Starts { pod, state });
+        }
+        true
+    }
+
+    fn kill_node(&mut self, pod: usize, back: Duration) -> bool {
+        let for_good = self.plan.class == Class::Killed;
+        if for_good && self.pods.iter().filter(|pod| !pod.dead).count() < 2 {
+            return false;
+        }
+        let leads = self.leads(pod);
+        if for_good
+            && leads
+            && let Some(object) = &self.api.object
+        {
+            // L1: after the last committed renewal and the taker's sight of it, by a clock that may be slow.
+            let last = object.spec_since;
+            let d = self.pods.iter().map(|pod| pod.config.lease_duration).max().unwrap_or_default();
+            let after_renewal = d + d / 999 + Duration::from_millis(300 + 20 + 150);
+            let within = last.plus(after_renewal).since(self.at);
+            self.expect("L1", pod, None, within);
+            self.expected.iter_mut().for_each(|expected| expected.after_renewal = after_renewal);
+        }
+        self.pods[pod].process = None;
+        self.pods[pod].dead = for_good;
+        self.app_dies(pod, None);
+        if !for_good {
+            self.after(back, Event::AppStarts { pod });
+            self.after(back, Event::Starts { pod, state: StartState::Lost });
+        }
+        true
+    }
+
+    fn app_unwell(&mut self, pod: usize, until: Time) -> bool {
+        if self.pods[pod].evidence != Evidence::Probe {
+            return false;
+        }
+        self.pods[pod].unwell_until = until;
+        self.tell_of_app(pod, Some(Duration::ZERO));
+        self.tell_of_app(pod, Some(until.since(self.at)));
+        true
+    }
+
+    /// SIGTERM, and SIGKILL after the grace. The app gets its own SIGTERM at the same time, and takes its time.
+    fn terminate(&mut self, pod: usize, app_first: bool, grace: Duration) -> bool {
+        let (at, leads) = (self.at, self.leads(pod));
+        if self.pods[pod].process.is_none() {
+            return false;
+        }
+        if app_first {
+            self.app_dies(pod, None);
+        } else {
+            let later = self.rng.millis(0, 3000);
+            let run = self.pods[pod].app.run;
+            self.after(later, Event::AppDies { pod, run });
+        }
+        let Some(process) = &mut self.pods[pod].process else { return false };
+        process.shutting_down.get_or_insert(at);
+        let life = process.life;
+        if leads {
+            self.expect_hand_over(pod, app_first, false);
+        }
+        let killed = self.until(grace.max(Duration::from_secs(1)));
+        if killed < self.plan.faults_until && self.plan.class != Class::HandOver {
+            self.queue_at(killed, Event::Killed { pod, life });
+        }
+        self.deliver(pod, Work::Take(Input::Shutdown { app_ended: app_first }));
+        true
+    }
+
+    // ---- By hand ----
+
+    /// A3: whoever the record names, and whoever leads, hears at once of what a person does to the Lease.
+    fn all_hear(&self) -> bool {
+        let named = self.holder_pod();
+        self.pods.iter().all(|pod| {
+            let concerned = Some(pod.index) == named || self.leads(pod.index);
+            !concerned || pod.hears(self.at)
+        })
+    }
+
+    pub(super) fn edit(&mut self, what: &str, edit: impl FnOnce(&mut Record)) -> bool {
+        let at = self.at;
+        if !self.api.edit(at, edit) {
+            return false;
+        }
+        self.edited(what);
+        true
+    }
+
+    fn edited(&mut self, what: &str) {
+        let at = self.at;
+        let (record, version) = self.api.read();
+        self.trace.note(at, || format!("API: {what} by hand: {}", brief(record.as_ref(), version)));
+        self.broadcast();
+        for pod in 0..self.pods.len() {
+            if self.pods[pod].hears(at) && (self.holder_before(pod) || self.leads(pod)) {
+                let input = Input::Observed { record: record.clone(), version, via: Via::Event };
+                self.deliver(pod, Work::Take(input));
+            }
+        }
+    }
+
+    /// The record before the newest named this pod's process.
+    fn holder_before(&self, pod: usize) -> bool {
+        let before = self.api.history.iter().rev().nth(1).and_then(|(_, record)| record.as_ref());
+        let Some(process) = &self.pods[pod].process else { return false };
+        before.is_some_and(|record| record.holder() == Some(&process.identity))
+    }
+
+    fn delete(&mut self) -> bool {
+        let existed = self.api.delete(self.at);
+        if existed {
+            self.checks.foreign_lease_gone();
+            self.edited("deletion");
+        }
+        existed
+    }
+
+    fn hand(&mut self, fault: Fault, until: Time) -> bool {
+        if fault == Fault::LabelStorm {
+            self.queue_at(self.at, Event::Storm { until });
+            return true;
+        }
+        if fault == Fault::RolledBack {
+            return self.roll_back();
+        }
+        if !self.all_hear() {
+            return false;
+        }
+        let seconds = self.longest_duration.as_secs() as i32;
+        let (a, b) = (self.rng.between(0, 3), self.rng.next());
+        match fault {
+            Fault::HolderEdited => self.edit("holder", |record| record.spec.holder = Some("somebody".into())),
+            Fault::HolderEditedToCandidate => {
+                let Some(identity) = self.some_identity(b) else { return false };
+                self.edit("holder", |record| record.spec.holder = Some(identity))
+            }
+            Fault::DurationEdited => self.edit("duration", |record| {
+                record.spec.duration_seconds = [Some(1), None, Some(seconds * 2), Some(-5)][a as usize];
+            }),
+            Fault::TimesEdited => self.edit("times", |record| {
+                record.spec.renew_time =
+                    [None, Some(some_time(0)), Some(some_time(253_402_207_000_000_000)), record.spec.renew_time]
+                        [a as usize];
+                record.spec.acquire_time = None;
+            }),
+            Fault::TransitionsEdited => self.edit("transitions", |record| {
+                record.spec.transitions = [i32::MAX, i32::MAX - 1, 0, record.spec.transitions / 2][a as usize];
+            }),
+            Fault::TokenRaised => self.edit("token", |record| {
+                record.token = Token::Value(record.token.value().unwrap_or(0).max(record.version) + 1_000_000);
+            }),
+            Fault::TokenGarbled => {
+                self.queue_at(until, Event::Undo(fault));
+                self.edit("token", |record| record.token = Token::Unreadable)
+            }
+            Fault::Blanked => self.edit("empty holder", |record| record.spec.holder = None),
+            Fault::Wiped => self.edit("no spec", |record| {
+                record.spec = Spec::default();
+                record.token = Token::Absent;
+                record.released = None;
+            }),
+            Fault::Deleted => self.delete(),
+            Fault::Recreated => {
+                if !self.delete() {
+                    return false;
+                }
+                let at = self.at;
+                let holder = (a < 2).then(|| "somebody".to_owned());
+                self.api.create(at, By::Hand, Spec { holder, duration_seconds: Some(seconds), ..Spec::default() });
+                self.edited("re-creation");
+                true
+            }
+            Fault::Coordinated => {
+                self.queue_at(until, Event::Undo(fault));
+                self.edit("strategy", |record| record.spec.strategy = Some("OldestEmulationVersion".into()))
+            }
+            Fault::PodOwned => {
+                self.queue_at(until, Event::Undo(fault));
+                self.edit("nais format", |record| {
+                    record.pod_owned = true;
+                    record.spec = Spec {
+                        holder: Some("nais-pod".into()),
+                        transitions: record.spec.transitions,
+                        ..Spec::default()
+                    };
+                })
+            }
+            Fault::OldPutBack => {
+                let (_, Some(old)) = self.rng_history() else { return false };
+                self.edit("an older record", |record| {
+                    record.spec = old.spec;
+                    record.token = old.token;
+                    record.released = old.released;
+                })
+            }
+            _ => false,
+        }
+    }
+
+    fn some_identity(&self, which: u64) -> Option<String> {
+        let all: Vec<_> = self.pods.iter().filter_map(|pod| pod.process.as_ref()).map(|p| p.identity.clone()).collect();
+        (!all.is_empty()).then(|| all[which as usize % all.len()].clone())
+    }
+
+    pub(super) fn undo(&mut self, fault: Fault) {
+        match fault {
+            Fault::Coordinated => {
+                self.edit("no strategy", |record| record.spec.strategy = None);
+            }
+            Fault::TokenGarbled => {
+                let highest = self.checks.highest_token();
+                self.edit("readable token", |record| record.token = Token::Value(highest));
+            }
+            Fault::PodOwned if self.api.object.as_ref().is_some_and(|object| object.record.pod_owned) => {
+                self.delete();
+            }
+            _ => {}
+        }
+    }
+
+    fn roll_back(&mut self) -> bool {
+        let (at, steps) = (self.at, self.rng.between(1, 12) as usize);
+        if !self.api.roll_back(at, steps) {
+            return false;
+        }
+        let (record, version) = self.api.read();
+        self.trace.note(at, || format!("API: history rolled back to {}", brief(record.as_ref(), version)));
+        self.note_duration();
+        for pod in 0..self.pods.len() {
+            if let Some(process) = &self.pods[pod].process {
+                let life = process.life;
+                self.watch_breaks(pod, life);
+            }
+        }
+        true
+    }
+
+    // ---- A holder that is cut off, and whose Lease is edited all the same ----
+
+    fn begin_cut(&mut self, strike: Strike, pod: usize) -> bool {
+        if !self.leads(pod) {
+            return false;
+        }
+        let until = self.until(strike.lasts.max(self.longest_duration));
+        if self.rng.percent(50) {
+            self.cut_off(pod, until, true, true);
+        } else {
+            self.pause(pod, until.since(self.at));
+        }
+        let later = self.rng.millis(0, 1500);
+        self.after(later, Event::Cut { pod, fault: strike.fault });
+        true
+    }
+
+    /// Breaks A3, in ways that still harm nobody: whoever saw the Lease held, or has the same duration, waits. Only
+    /// the deletion harms, and only with a candidate that never saw the Lease: S1 is then excused.
+    pub(super) fn cut(&mut self, pod: usize, fault: Fault) {
+        let Some(record) = self.api.object.as_ref().map(|object| object.record.clone()) else { return };
+        let Some(identity) = self.pods[pod].process.as_ref().map(|process| process.identity.clone()) else { return };
+        if record.holder() != Some(&identity) {
+            return;
+        }
+        let others_saw = self.plan.nobody_forgets
+            && self.pods.iter().filter(|other| other.index != pod).all(|other| {
+                other.process.as_ref().is_some_and(|process| {
+                    process.watch_alive
+                        && process.election.seen().record().is_some_and(|seen| seen.holder() == Some(&identity))
+                })
+            });
+        match fault {
+            Fault::CutOffAndDeleted => {
+                if !others_saw {
+                    self.checks.excuse("S1");
+                }
+                self.delete();
+            }
+            _ if self.plan.class == Class::Durations && !others_saw => {}
+            Fault::CutOffAndCut => {
+                self.edit("duration of a holder that is cut off", |record| record.spec.duration_seconds = Some(1));
+            }
+            _ => {
+                self.edit("empty holder of one that is cut off", |record| {
+                    record.spec.holder = None;
+                    record.spec.duration_seconds = Some(1);
+                });
+            }
+        }
+    }
+
+    // ---- The client-go candidate ----
+
+    pub(super) fn foreign_tick(&mut self) {
+        let cancelled = self.faulty() && self.rng.percent(10);
+        let Some(foreign) = &mut self.foreign else { return };
+        let next = foreign.tick(self.at, cancelled);
+        self.foreign_goes_on(next);
+    }
+
+    fn foreign_goes_on(&mut self, next: Next) {
+        match next {
+            Next::Wait(duration) => {
+                let jitter = self.rng.duration(Duration::ZERO, duration / 5);
+                self.after(duration + jitter, Event::ForeignTick);
+            }
+            Next::Send(ask) => {
+                self.next_request += 1;
+                let id = self.next_request;
+                let Some(foreign) = &mut self.foreign else { return };
+                foreign.awaited = Some(id);
+                let timeout = foreign.duration;
+                self.after(timeout, Event::ForeignTimedOut { id, ask: ask.clone() });
+                if let Some(arrives) =
+                    self.hop(Time::START, self.odds().request, Fault::RequestLost, Fault::RequestLate)
+                {
+                    self.queue_at(arrives, Event::ForeignArrives { id, ask });
+                }
+            }
+        }
+    }
+
+    pub(super) fn foreign_arrives(&mut self, id: u64, ask: Ask) {
+        let at = self.at;
+        let down = self.api_down > at || self.api_refuses > at;
+        let told = match &ask {
+            _ if down => Told::Failed,
+            Ask::Get { .. } => Told::Got(self.api.read().0),
+            Ask::Put { version, spec, .. } => {
+                let base = self.api.object.clone();
+                match self.api.put_foreign(at, *version, spec.clone()) {
+                    Ok(record) => {
+                        self.trace.note(at, || {
+                            format!("API: client-go writes version {}, {:?}", record.version, record.spec)
+                        });
+                        self.foreign_wrote(base.as_ref(), &record);
+                        self.broadcast();
+                        Told::Written(record)
+                    }
+                    Err(_) => Told::Failed,
+                }
+            }
+        };
+        if let Some(arrives) = self.hop(Time::START, self.odds().answer, Fault::AnswerLost, Fault::AnswerLate) {
+            self.queue_at(arrives, Event::ForeignAnswered { id, ask, told });
+        }
+    }
+
+    fn foreign_wrote(&mut self, base: Option<&Object>, record: &Record) {
+        let Some(duration) = record.duration().filter(|_| record.spec.holder.is_some()) else {
+            // Its release may blank the valid lease of a successor (its own fault).
+            return;
+        };
+        let takes = base.filter(|object| object.record.spec.holder != record.spec.holder);
+        self.checks.foreign_wrote(self.at, duration, takes);
+    }
+
+    pub(super) fn foreign_answered(&mut self, id: u64, ask: &Ask, told: Told) {
+        let at = self.at;
+        let Some(foreign) = &mut self.foreign else { return };
+        if foreign.awaited != Some(id) {
+            return;
+        }
+        foreign.awaited = None;
+        let next = foreign.told(at, ask, told);
+        self.foreign_goes_on(next);
+    }
+}
