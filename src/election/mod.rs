@@ -521,7 +521,9 @@ impl Election {
         }
         self.read_at = None;
         // A newer version than their base: an attempt that did not write this one never will (compare-and-swap).
-        self.unresolved.retain(|other| other.base_version >= version);
+        // A creation may, as long as there is nothing.
+        let absent = self.seen.record().is_none();
+        self.unresolved.retain(|other| other.base_version >= version || absent && other.kind == Kind::Create);
         match attempt {
             Some(attempt) if news != News::RolledBack => self.own_write_seen(now, attempt),
             // The conflict that an edit of labels or annotations made is over.
@@ -539,8 +541,17 @@ impl Election {
         self.in_flight
             .iter()
             .chain(&self.unresolved)
-            .find(|attempt| attempt.spec == record.spec && attempt.base_version < record.version)
+            .find(|attempt| {
+                attempt.spec == record.spec && attempt.base_version < record.version && self.is_open(attempt)
+            })
             .cloned()
+    }
+
+    /// Nothing newer than its base was seen: what it made, if anything, is still to come. A record that looks like it
+    /// later was put back by somebody, and does not bring a term back (S8).
+    fn is_open(&self, attempt: &Attempt) -> bool {
+        let absent = self.seen.record().is_none();
+        attempt.base_version >= self.seen.version() || attempt.kind == Kind::Create && absent
     }
 
     /// A label or annotation changed under a record of ours.

@@ -76,6 +76,11 @@ impl Record {
         Some(Duration::from_secs(seconds)).filter(|duration| *duration <= LONGEST_LEASE)
     }
 
+    /// A proof must be newer than what it ends: somebody may have emptied the holder and left the rest.
+    pub fn is_held_at(&self, renew_time: Option<Timestamp>) -> bool {
+        self.spec.holder.is_some() && self.spec.renew_time == renew_time
+    }
+
     /// The next record is a take-over of this one by our rules, which raises token and transitions; client-go raises
     /// the transitions alone.
     pub fn is_taken_over_by(&self, next: &Record) -> bool {

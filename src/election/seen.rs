@@ -259,7 +259,7 @@ impl Seen {
         } else if rules.created_here {
             self.standing = Standing::CreatedHere;
         } else if record.is_proved_release()
-            && before.is_none_or(|before| before.uid == record.uid)
+            && before.is_none_or(|before| before.uid == record.uid && !before.is_held_at(record.spec.renew_time))
             && self.release_is_of_its_time(&record, token)
         {
             self.outstanding = None;

@@ -88,7 +88,8 @@ fn released() -> Record {
 }
 
 fn held_by(holder: &str) -> Record {
-    let spec = Spec { holder: Some(holder.into()), duration_seconds: Some(15), ..released().spec };
+    let renew_time = Timestamp::from_second(1_500_000_000).ok();
+    let spec = Spec { holder: Some(holder.into()), duration_seconds: Some(15), renew_time, ..released().spec };
     Record { spec, released: None, ..released() }
 }
 
@@ -189,6 +190,23 @@ fn an_own_record_that_somebody_edited_is_released() {
 }
 
 #[test]
+fn a_term_does_not_come_back_when_an_edit_is_undone() {
+    let mut bench = Bench::new();
+    bench.sees(&released());
+    let write = bench.until_write();
+    let token = Token::Value(101);
+    let own = Record { version: 101, spec: write.spec, token, released: None, ..released() };
+    // The watch is quicker than the answer, which never comes.
+    bench.sees(&own);
+    assert!(bench.election.status().leading.is_some());
+    let mut edited = Record { version: 102, ..own.clone() };
+    edited.spec.strategy = Some("X".into());
+    bench.sees(&edited);
+    bench.sees(&Record { version: 103, ..own });
+    assert!(bench.election.status().leading.is_none());
+}
+
+#[test]
 fn an_empty_record_that_is_applied_again_unseen_is_waited_for_again() {
     let mut bench = Bench::new();
     let mut bare = Record { spec: Spec::default(), token: Token::Absent, released: None, ..released() };
@@ -200,6 +218,16 @@ fn an_empty_record_that_is_applied_again_unseen_is_waited_for_again() {
     let seen = bench.at;
     bench.until_write();
     assert!(bench.at >= seen + 15 * SECOND);
+}
+
+#[test]
+fn a_proof_that_is_not_newer_than_the_holder_proves_nothing() {
+    let mut bench = Bench::new();
+    let mut edited = held_by("somebody");
+    edited.spec.renew_time = released().spec.renew_time;
+    bench.sees(&Record { version: 99, ..edited });
+    bench.sees(&released());
+    assert_eq!(bench.election.status().reason, Reason::WaitingUnproved);
 }
 
 #[test]

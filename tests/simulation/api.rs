@@ -23,12 +23,24 @@ pub enum By {
 pub struct Object {
     pub record: Record,
     pub by: By,
-    /// Who made the present spec, and when.
-    pub spec_by: By,
+    /// When the present spec was made.
     pub spec_since: Time,
     pub created: (By, Time),
-    /// A leasehold process released it, and whatever was edited since left the proof whole.
-    pub released: bool,
+    /// The proof of the newest release by a leasehold process, while only people wrote since.
+    release: Option<Timestamp>,
+}
+
+impl Object {
+    /// This pod created it, and nobody has taken it since, whatever people edited.
+    pub fn is_created_by(&self, pod: usize) -> bool {
+        let created = matches!(self.created.0, By::Pod { pod: by, kind: Kind::Create } if by == pod);
+        created && self.record.spec.holder.is_none() && self.record.spec.transitions == 0
+    }
+
+    /// A leasehold process released it, and whatever people edited since left the proof whole.
+    pub fn is_released(&self) -> bool {
+        self.record.is_proved_release() && self.record.released == self.release
+    }
 }
 
 /// 409.
@@ -142,10 +154,9 @@ impl Api {
         self.object = record.map(|record| Object {
             record,
             by: By::Hand,
-            spec_by: By::Hand,
             spec_since: at,
             created: (By::Hand, at),
-            released: false,
+            release: None,
         });
         true
     }
@@ -160,17 +171,17 @@ impl Api {
             By::Hand if record.spec.holder.is_some() => self.first_written(&record),
             _ => at,
         };
-        let proof_stands = self
-            .object
-            .as_ref()
-            .is_some_and(|old| old.released && record.is_proved_release() && old.record.released == record.released);
-        let released = proof_stands || matches!(by, By::Pod { kind: Kind::Release, .. });
-        let (spec_by, spec_since, created) = match &self.object {
-            Some(old) if old.record.spec == record.spec => (old.spec_by, old.spec_since, old.created),
-            Some(old) => (by, first, old.created),
-            None => (by, at, (by, at)),
+        let release = match by {
+            By::Pod { kind: Kind::Release, .. } => record.spec.renew_time,
+            By::Hand => self.object.as_ref().and_then(|old| old.release),
+            By::Pod { .. } | By::Foreign => None,
         };
-        self.object = Some(Object { record: record.clone(), by, spec_by, spec_since, created, released });
+        let (spec_since, created) = match &self.object {
+            Some(old) if old.record.spec == record.spec => (old.spec_since, old.created),
+            Some(old) => (first, old.created),
+            None => (at, (by, at)),
+        };
+        self.object = Some(Object { record: record.clone(), by, spec_since, created, release });
         record
     }
 }

@@ -178,21 +178,20 @@ impl Checks {
         let token = now.token.value().unwrap_or(0);
         let waited = sent.since(base.spec_since);
         let spec = &base.record.spec;
-        let right = match base.spec_by {
-            _ if former => Some(Right::OwnFormer),
-            _ if base.released => Some(Right::Released),
-            By::Pod { pod: by, kind: leasehold::election::Kind::Create }
-                if by == pod && sent.since(base.created.1) >= shortened(created_wait) =>
-            {
-                Some(Right::Created)
-            }
-            _ if spec.holder.is_none() && (trusting || waited >= shortened(own_duration)) => Some(Right::Waited),
-            _ if spec.holder.is_some()
-                && waited >= shortened(own_duration.max(base.record.duration().unwrap_or_default())) =>
-            {
-                Some(Right::Expired)
-            }
-            _ => None,
+        let held = spec.holder.is_some();
+        let claimed = base.record.duration().unwrap_or_default();
+        let right = if former {
+            Some(Right::OwnFormer)
+        } else if base.is_released() {
+            Some(Right::Released)
+        } else if base.is_created_by(pod) && sent.since(base.created.1) >= shortened(created_wait) {
+            Some(Right::Created)
+        } else if held && waited >= shortened(own_duration.max(claimed)) {
+            Some(Right::Expired)
+        } else if !held && (trusting || waited >= shortened(own_duration)) {
+            Some(Right::Waited)
+        } else {
+            None
         };
         match right {
             Some(right) => *self.rights.entry(right).or_default() += 1,

@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use leasehold::election::Config;
+use leasehold::election::{ATTEMPT_TIMEOUT, Config};
 
 use crate::rng::Rng;
 use crate::trace::Time;
@@ -17,6 +17,8 @@ pub enum Class {
     Calm,
     /// Holders are killed, and nothing else happens but edits of labels (L1).
     Killed,
+    /// Outages too short to change anything (L3).
+    Outages,
     /// Holders hand over: step-down, SIGTERM, the app's end (L2).
     HandOver,
     /// Requests, answers and watch events are lost, late or refused.
@@ -38,9 +40,10 @@ pub enum Class {
 }
 
 impl Class {
-    pub const ALL: [Class; 11] = [
+    pub const ALL: [Class; 12] = [
         Class::Calm,
         Class::Killed,
+        Class::Outages,
         Class::HandOver,
         Class::Network,
         Class::Process,
@@ -277,7 +280,8 @@ impl Plan {
             0 => Class::Calm,
             1 => Class::Killed,
             2 => Class::HandOver,
-            3..=5 => Class::Network,
+            3 => Class::Outages,
+            4..=5 => Class::Network,
             6..=8 => Class::Process,
             9..=11 => Class::Hands,
             12 => Class::Durations,
@@ -326,6 +330,7 @@ impl Plan {
         match self.class {
             Class::Calm => {}
             Class::Killed => draw(&[Fault::NodeKilled], 1, self.configs.len() as u64 - 1, rng),
+            Class::Outages => draw(&[Fault::ApiDown, Fault::ApiRefuses, Fault::CutOff, Fault::CutOffOneWay], 1, 4, rng),
             Class::HandOver => draw(&Fault::HAND_OVER, 1, 4, rng),
             Class::Network => {
                 self.odds = some_odds(rng);
@@ -406,7 +411,7 @@ impl Plan {
         }
         let n = faults.len() as u64;
         let span = self.faults_until.0;
-        let quiet = matches!(self.class, Class::Killed | Class::HandOver);
+        let quiet = matches!(self.class, Class::Killed | Class::HandOver | Class::Outages);
         for (i, fault) in (0u64..).zip(faults) {
             let (from, to) = if quiet {
                 // One at a time, each with the time to be got over.
@@ -421,6 +426,7 @@ impl Plan {
                 1 | 2 => rng.duration(longest / 4, longest),
                 _ => rng.duration(longest, longest * 3),
             };
+            let lasts = if self.class == Class::Outages { self.harmless_outage() } else { lasts };
             self.strikes.push(Strike {
                 at: Time(rng.between(from, to)),
                 fault,
@@ -429,6 +435,16 @@ impl Plan {
                 lasts,
             });
         }
+    }
+}
+
+impl Plan {
+    /// L3: shorter than renew deadline - renew interval - attempt time-out - retry period - 2 round trips.
+    fn harmless_outage(&self) -> Duration {
+        let config = &self.configs[0];
+        let timeout = ATTEMPT_TIMEOUT.min(config.renew_deadline / 3);
+        let round_trips = Duration::from_millis(50);
+        config.renew_deadline.saturating_sub(config.renew_interval + timeout + config.retry_period + round_trips)
     }
 }
 

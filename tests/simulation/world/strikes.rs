@@ -228,8 +228,12 @@ impl World {
         self.broadcast();
         for pod in 0..self.pods.len() {
             if self.pods[pod].hears(at) && (self.holder_before(pod) || self.leads(pod)) {
-                let input = Input::Observed { record: record.clone(), version, via: Via::Event };
-                self.deliver(pod, Work::Take(input));
+                // A watch skips nothing, however quick it is.
+                let known = self.pods[pod].process.as_ref().map_or(0, |process| process.election.seen().version());
+                let news: Vec<_> = self.api.history.iter().filter(|(version, _)| *version > known).cloned().collect();
+                for (version, record) in news {
+                    self.deliver(pod, Work::Take(Input::Observed { record, version, via: Via::Event }));
+                }
             }
         }
     }
