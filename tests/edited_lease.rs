@@ -110,6 +110,22 @@ fn a_deleted_lease_whose_only_pod_led_is_led_again() {
 }
 
 #[test]
+fn a_newcomer_to_a_deleted_lease_waits_for_what_its_leader_promised() {
+    let stage = Stage::released(shared(), "newcomer");
+    let leader = stage.slow_pod("a").start();
+    leader.wait_leader(SOON);
+    let mut recorder = Recorder::start([&leader]);
+    recorder.wait_leader(Duration::ZERO, SOON, |_| true);
+    stage.delete();
+    let deleted = clock::now();
+    // It has never seen the Lease; the former leader has, and waits for a minute.
+    let newcomer = stage.slow_pod("b").start();
+    recorder.watch(&newcomer);
+    recorder.wait_leader(deleted, SOON, |pod| pod == "b");
+    recorder.assert_no_overlap();
+}
+
+#[test]
 fn labels_and_annotations_of_others_survive_and_do_not_end_a_term() {
     let stage = Stage::released(shared(), "labels");
     let (first, second, recorder) = stage.leader_and_standby(stage.pod("a"), stage.pod("b"));

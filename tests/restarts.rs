@@ -105,7 +105,9 @@ fn a_second_sidecar_of_the_same_pod_waits_for_the_end_of_the_first_and_follows_a
     second.wait_log("that it waits", SOON, |line| {
         line["message"].as_str().is_some_and(|message| message.contains("waiting for its end"))
     });
-    assert_eq!(second.get("/leader").status, 503);
+    // The first one's ports and files are not touched.
+    assert_eq!(second.count_log(&["\"listening\""]), 0);
+    assert_eq!(first.get("/leader").status, 200);
     first.kill9();
     assert!(token(&second.wait_leader(SOON)) > before);
 }

@@ -198,6 +198,30 @@ fn a_watch_that_ends_with_a_410_event_lists_again() {
 }
 
 #[test]
+fn a_watch_that_falls_silent_is_doubted_and_begun_anew() {
+    let stage = Stage::released(shared(), "hushed");
+    let leader = stage.pod("a").start();
+    let before = token(&leader.wait_leader(SOON));
+    let front = Front::open(shared());
+    let [lease, deadline, interval, retry] = QUICK;
+    let standby = Sidecar::of(LEASE, &stage.namespace, &front.kubeconfig(), "b");
+    let standby = standby.times(lease, deadline, interval, retry).start();
+    let recorder = Recorder::start([&leader, &standby]);
+    standby.wait_status("a standby", SOON, |status| status["holder"] == "a");
+    let watches = front.count(|request| request.is_watch());
+    front.hush_watches();
+    let hushed = clock::now();
+    wait_until("another watch", SOON, || front.count(|request| request.is_watch()) > watches);
+    // Long before the record could have seemed to run out twice.
+    assert!(clock::now() - hushed < DURATION, "after {:?}", clock::now() - hushed);
+    // By which it hears of renewals again.
+    standby
+        .wait_status("to hear", SOON, |status| status["lease_remaining_ms"].as_u64().is_some_and(|left| left > 4500));
+    assert_eq!(token(&leader.status()), before);
+    recorder.assert_no_overlap();
+}
+
+#[test]
 fn watches_that_end_at_once_are_not_asked_for_without_a_pause() {
     let stage = Stage::released(shared(), "ends");
     let front = Front::open(shared());

@@ -161,6 +161,8 @@ struct Attempt {
     id: u64,
     sent_at: Moment,
     base_version: u64,
+    /// The uid that it replaces; a creation has none.
+    uid: Option<String>,
     kind: Kind,
     spec: Spec,
 }
@@ -238,6 +240,8 @@ pub struct Election {
     read_at: Option<Moment>,
     /// The watch was last heard then.
     heard: Moment,
+    /// The newest version that it, or its list, brought.
+    watched: u64,
     /// It was silent for so long that a read is asked.
     doubted: bool,
     /// Something was observed by this process: what it remembers may be old.
@@ -297,6 +301,7 @@ impl Election {
             reading: None,
             read_at: None,
             heard: Moment::BOOT,
+            watched: 0,
             doubted: false,
             observed: false,
             watch_failure: None,
@@ -370,6 +375,7 @@ impl Election {
         match input {
             Input::Observed { record, version, via } => {
                 self.heard = now.boot;
+                self.watched = record.as_ref().map_or(version, |record| record.version);
                 self.doubted = false;
                 self.observed = true;
                 self.watch_failure = None;
@@ -546,7 +552,10 @@ impl Election {
             .iter()
             .chain(&self.unresolved)
             .find(|attempt| {
-                attempt.spec == record.spec && attempt.base_version < record.version && self.is_open(attempt)
+                attempt.spec == record.spec
+                    && attempt.base_version < record.version
+                    && attempt.uid.as_ref().is_none_or(|uid| *uid == record.uid)
+                    && self.is_open(attempt)
             })
             .cloned()
     }
@@ -715,10 +724,9 @@ impl Election {
         };
         // A read sent before the conflict that is to be looked into tells nothing of it.
         self.read_at = self.read_at.filter(|at| *at > sent_at);
-        let known = self.seen.version();
         self.observe(now, record, version, Via::Read { sent_at });
-        // The watch should have said so.
-        self.restart_watch |= std::mem::take(&mut self.doubted) && self.seen.version() > known;
+        // The watch should have said so, also of a version that an own write made.
+        self.restart_watch |= std::mem::take(&mut self.doubted) && self.seen.version() > self.watched;
         if let Some(shutdown) = &mut self.shutdown {
             shutdown.looked |= sent_at >= shutdown.since;
         }
@@ -750,6 +758,8 @@ impl Election {
                 }
             }
             Outcome::Conflict if on_newest => {
+                // Perhaps with itself: something on the way may have sent it twice.
+                self.unsure(attempt);
                 self.read_at = Some(now.boot);
                 self.send_at = now.boot + self.pause();
             }
@@ -757,10 +767,7 @@ impl Election {
             Outcome::Conflict => {}
             Outcome::Unknown => {
                 if on_newest || attempt.kind == Kind::Create {
-                    if self.unresolved.len() == UNRESOLVED_KEPT {
-                        self.unresolved.remove(0);
-                    }
-                    self.unresolved.push(attempt);
+                    self.unsure(attempt);
                 }
                 self.send_at = now.boot + self.pause();
             }
@@ -770,6 +777,14 @@ impl Election {
                 self.send_at = now.boot + asked.max(self.pause());
             }
         }
+    }
+
+    /// It may have been committed.
+    fn unsure(&mut self, attempt: Attempt) {
+        if self.unresolved.len() == UNRESOLVED_KEPT {
+            self.unresolved.remove(0);
+        }
+        self.unresolved.push(attempt);
     }
 
     /// After a failed attempt: a holder hurries, others have time.
@@ -799,6 +814,14 @@ impl Election {
             && let Some(read) = self.read_due(now.boot)
         {
             return Some(read);
+        }
+        if let Role::Leaving(leaving) = &self.role
+            && self.shutdown.is_some()
+            && now.boot >= leaving.stop_by
+        {
+            // Others may take without a release by now, and the process should end.
+            self.done = true;
+            return None;
         }
         if self.read_at.is_some() && !self.may_not_lead() {
             // One consistent read decides what a conflict meant; writing again would only conflict again.
@@ -858,12 +881,6 @@ impl Election {
     /// S7: only when not-leader is what everybody is told and no promise is in force, or the app's end is proved.
     fn release(&mut self, now: Now) -> Option<Output> {
         let Role::Leaving(leaving) = &self.role else { return None };
-        let shutting_down = self.shutdown.is_some();
-        if shutting_down && now.boot >= leaving.stop_by {
-            // Nothing is gained by it any more, and the process should end.
-            self.done = true;
-            return None;
-        }
         if now.boot < self.send_at || now.boot < self.releasable_at(leaving) {
             return None;
         }
@@ -1027,7 +1044,8 @@ impl Election {
             _ => self.seen.record().map(|record| Base { uid: record.uid.clone(), version: record.version }),
         };
         let base_version = self.seen.version();
-        self.in_flight = Some(Attempt { id, sent_at: now, base_version, kind, spec: spec.clone() });
+        let uid = base.as_ref().map(|base| base.uid.clone());
+        self.in_flight = Some(Attempt { id, sent_at: now, base_version, uid, kind, spec: spec.clone() });
         Output::Write(Write { attempt: id, kind, base, spec, timeout: self.attempt_timeout(now) })
     }
 
@@ -1056,8 +1074,10 @@ impl Election {
 
     fn wake_at(&mut self, now: Moment) -> Moment {
         let mut at = Moment::NEVER;
-        if let Role::Leading(term) = &self.role {
-            at = at.min(term.valid_until);
+        match &self.role {
+            Role::Leading(term) => at = at.min(term.valid_until),
+            Role::Leaving(leaving) if self.shutdown.is_some() && now < leaving.stop_by => at = at.min(leaving.stop_by),
+            _ => {}
         }
         if self.in_flight.is_some() {
             // Its outcome comes, at the latest by its time-out, and nothing else is sent before it.
@@ -1071,10 +1091,7 @@ impl Election {
         }
         let next = match &self.role {
             Role::Leading(_) | Role::Landed(_) => Some(self.send_at),
-            Role::Leaving(leaving) => {
-                let release = self.releasable_at(leaving).max(self.send_at);
-                Some(if self.shutdown.is_some() { release.min(leaving.stop_by) } else { release })
-            }
+            Role::Leaving(leaving) => Some(self.releasable_at(leaving).max(self.send_at)),
             Role::Candidate if self.may_not_lead() => None,
             Role::Candidate => {
                 let verdict = self.verdict();

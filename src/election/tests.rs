@@ -337,3 +337,67 @@ fn a_conflict_is_looked_into_by_one_read() {
     bench.handle(Input::Read(Some((Some(other), record.version + 1))));
     assert!(bench.election.status().leading.is_none());
 }
+
+#[test]
+fn a_shutdown_ends_in_time_although_a_conflict_cannot_be_looked_into() {
+    let mut bench = Bench::new();
+    bench.leads();
+    bench.handle(Input::Shutdown { app_ended: false });
+    let version = bench.election.status().version;
+    let outputs = bench.handle(Input::Withdrawn { version, promised_until: bench.at });
+    let release = written(&outputs).expect("a release");
+    let mut outputs = bench.handle(Input::Wrote { attempt: release.attempt, outcome: Outcome::Conflict });
+    for _ in 0..100 {
+        if outputs.contains(&Output::Done) {
+            return;
+        }
+        let asked = outputs.iter().any(|output| matches!(output, Output::Read { .. }));
+        bench.at = wake_at(&outputs).min(bench.at + SECOND);
+        outputs = bench.handle(if asked { Input::Read(None) } else { Input::Tick });
+    }
+    panic!("it does not end");
+}
+
+#[test]
+fn a_leaders_watch_that_brings_nothing_is_begun_anew() {
+    let mut bench = Bench::new();
+    let mut record = bench.leads();
+    for _ in 0..20 {
+        let outputs = bench.handle(Input::Tick);
+        let asked = outputs.iter().any(|output| matches!(output, Output::Read { .. }));
+        if let Some(write) = written(&outputs) {
+            record = bench.commits(&write, &record).0;
+        } else if asked {
+            let outputs = bench.handle(Input::Read(Some((Some(record.clone()), record.version))));
+            assert!(outputs.contains(&Output::RestartWatch), "{outputs:?}");
+            return;
+        }
+        bench.at = wake_at(&outputs).min(bench.at + SECOND);
+    }
+    panic!("the silence was never doubted");
+}
+
+#[test]
+fn a_copy_of_an_own_write_under_another_uid_is_not_own() {
+    let mut bench = Bench::new();
+    let record = bench.leads();
+    bench.at = bench.at + 3 * SECOND;
+    let renewal = bench.until_write();
+    let copy = Record { uid: "b".into(), version: record.version + 9, spec: renewal.spec.clone(), ..record };
+    bench.sees(&copy);
+    assert_eq!(bench.election.status().leading, None);
+}
+
+#[test]
+fn a_renewal_that_conflicts_with_itself_goes_on() {
+    let mut bench = Bench::new();
+    let record = bench.leads();
+    bench.at = bench.at + 3 * SECOND;
+    let renewal = bench.until_write();
+    bench.handle(Input::Wrote { attempt: renewal.attempt, outcome: Outcome::Conflict });
+    let landed = Record { version: record.version + 1, spec: renewal.spec.clone(), ..record };
+    let version = landed.version;
+    bench.handle(Input::Read(Some((Some(landed), version))));
+    assert!(bench.election.status().leading_at(bench.at).is_some());
+    assert!(bench.election.status().leading_at(bench.at + 11 * SECOND).is_some(), "it counts from the renewal");
+}

@@ -5,7 +5,7 @@
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
@@ -72,6 +72,8 @@ struct Shared {
     rule: Mutex<Arc<Rule>>,
     requests: Mutex<Vec<Request>>,
     sockets: Mutex<Vec<TcpStream>>,
+    /// How often watches were hushed: those that were open then say nothing more.
+    hushes: AtomicUsize,
     over: AtomicBool,
     kubeconfig: PathBuf,
     connect: Box<dyn Fn() -> io::Result<Http> + Send + Sync>,
@@ -89,6 +91,7 @@ impl Front {
             rule: Mutex::new(Arc::new(Box::new(|_| Act::Pass))),
             requests: Mutex::default(),
             sockets: Mutex::default(),
+            hushes: AtomicUsize::new(0),
             over: AtomicBool::new(false),
             kubeconfig,
             connect: Box::new(|| control_plane.connect()),
@@ -121,6 +124,11 @@ impl Front {
     /// From now on everything passes.
     pub fn pass(&self) {
         self.set(|_| Act::Pass);
+    }
+
+    /// The watches that are open stay so, and say nothing more.
+    pub fn hush_watches(&self) {
+        self.shared.hushes.fetch_add(1, Ordering::SeqCst);
     }
 
     /// Breaks every connection.
@@ -169,7 +177,7 @@ fn serve(stream: TcpStream, shared: &Shared) -> io::Result<()> {
             // Until the client has had enough.
             Act::Silence => drop(receive(&mut reader)?),
             _ if request.is_watch() => {
-                return pass_stream(&mut writer, (shared.connect)()?, &request.path);
+                return pass_stream(&mut writer, (shared.connect)()?, &request.path, &shared.hushes);
             }
             Act::Pass | Act::PassAfter(_) | Act::PassAndThen(_) => {
                 let server = match &mut server {
@@ -230,11 +238,15 @@ fn answer(writer: &mut TcpStream, status: u16, headers: &[(&'static str, String)
 }
 
 /// A watch, line by line, until either side ends.
-fn pass_stream(writer: &mut TcpStream, http: Http, path: &str) -> io::Result<()> {
+fn pass_stream(writer: &mut TcpStream, http: Http, path: &str, hushes: &AtomicUsize) -> io::Result<()> {
+    let hushed = hushes.load(Ordering::SeqCst);
     let mut stream = http.with_timeout(Duration::from_secs(600))?.stream(path)?;
     let head = format!("HTTP/1.1 {} so\r\nContent-Type: application/json\r\nConnection: close\r\n\r\n", stream.status);
     writer.write_all(head.as_bytes())?;
     while let Some(line) = stream.next_line()? {
+        if hushes.load(Ordering::SeqCst) != hushed {
+            continue;
+        }
         writer.write_all(format!("{line}\n").as_bytes())?;
     }
     writer.shutdown(Shutdown::Both)

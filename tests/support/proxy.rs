@@ -143,7 +143,7 @@ async fn serve(address: SocketAddr, server: SocketAddr, mut orders: watch::Recei
             Link::Over => return,
             Link::Cut => listener = None,
             Link::Pass(_) if listener.is_none() => {
-                listener = Some(listen(address).expect("the port is reserved"));
+                listener = Some(listen_again(address).await);
             }
             Link::Pass(_) => {}
         }
@@ -162,6 +162,20 @@ async fn serve(address: SocketAddr, server: SocketAddr, mut orders: watch::Recei
                 seen.live.fetch_add(1, Ordering::AcqRel);
                 tokio::spawn(connection(client, server, orders.clone(), seen.clone()));
             }
+        }
+    }
+}
+
+/// A child that another thread has just forked holds the former listener until it executes its program.
+async fn listen_again(address: SocketAddr) -> TcpListener {
+    let until = clock::now() + Duration::from_secs(2);
+    loop {
+        match listen(address) {
+            Ok(listener) => return listener,
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && clock::now() < until => {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+            Err(error) => panic!("the port is reserved: {error}"),
         }
     }
 }

@@ -81,7 +81,7 @@ impl View {
             self.lease
         ));
         drawn += line("");
-        drawn += line("  POD       PID      ASK                              LEADS  TOKEN      LEASE FOR");
+        drawn += line("  POD       PID      ASK                              LEADS  TOKEN           LEASE FOR");
         for (pod, answer) in pods.iter().zip(answers) {
             let pid = pod.process.as_ref().map_or("-".into(), |process| process.id().to_string());
             let ask = format!("curl -i {}/leader", pod.address);
@@ -94,7 +94,7 @@ impl View {
                 Some(answer) => ("no   ", String::new(), answer.message.chars().take(50).collect()),
                 None => ("?    ", String::new(), "no answer".into()),
             };
-            drawn += line(&format!("  {:<9} {:<8} {:<32} {leads}  {token:<10} {rest}", pod.name, pid, ask));
+            drawn += line(&format!("  {:<9} {:<8} {:<32} {leads}  {token:<15} {rest}", pod.name, pid, ask));
         }
         self.drawn = drawn;
         print(&text);
