@@ -29,6 +29,11 @@ test: tools ## All tests, on a real API server (the first time builds it: 4 minu
 sim: ## The election under simulated faults: N=100000 runs more schedules, SEED=n one of them with its trace
 	LEASEHOLD_SIM_SEED=$(SEED) LEASEHOLD_SIM_N=$(N) cargo test --locked --test simulation every_invariant_holds -- --nocapture
 
+.PHONY: bench
+bench: tools ## How long a hand-off takes on a real API server, and what a pod weighs: N=200 for more rounds
+	$(call stage,build the release,cargo build --locked --release --bin leasehold)
+	$(call stage,measure,LEASEHOLD_BENCH_N=$(N) LEASEHOLD_BINARY=$(or $(CARGO_TARGET_DIR),$(CURDIR)/target)/release/leasehold cargo bench --locked --profile dev --bench hand_off)
+
 .PHONY: check
 check: $(cargo_deny) ## Formatting, clippy, and what the dependencies may be
 	$(call stage,formatting,cargo fmt --check)

@@ -9,6 +9,7 @@ use serde_json::json;
 
 use support::clock::{self, wait_until};
 use support::control_plane::shared;
+use support::proxy::Proxy;
 use support::recorder::Recorder;
 use support::stage::{DURATION, LEASE, SOON, Stage, token};
 
@@ -41,6 +42,10 @@ fn the_first_pod_creates_the_lease_takes_it_and_renews_it() {
     }
     assert_eq!(token(&pod.status()), token(&status));
     assert!(recorder.transitions().iter().all(|turn| turn.leader), "{:?}", recorder.transitions());
+    // What every test here relies on: each way of asking is recorded.
+    for by in ["http", "status.env", "status.json"] {
+        assert!(recorder.promises().iter().any(|promise| promise.by == by), "{by} promised nothing");
+    }
     recorder.assert_no_overlap();
 }
 
@@ -184,6 +189,35 @@ fn a_signal_before_the_lease_was_ever_seen_ends_the_sidecar() {
     pod.sigterm();
     assert!(pod.wait(SOON).success());
     assert_eq!(shared().lease(&stage.namespace, LEASE), None);
+}
+
+#[test]
+fn a_leader_that_cannot_release_ends_when_its_lease_has_run_out() {
+    let stage = Stage::released(shared(), "cannot-release");
+    let link = Proxy::start(shared().address());
+    let mut pod = stage.pod_over("a", Some(link.address())).start();
+    pod.wait_leader(SOON);
+    link.silence();
+    let asked = clock::now();
+    pod.sigterm();
+    assert!(pod.wait(SOON).success());
+    assert!(clock::now() - asked < DURATION + Duration::from_secs(2), "after {:?}", clock::now() - asked);
+    assert_eq!(stage.holder().as_deref(), Some("a"));
+}
+
+#[test]
+fn a_standby_ends_at_once_also_behind_a_silent_link() {
+    let stage = Stage::released(shared(), "silent-standby");
+    let link = Proxy::start(shared().address());
+    let (leader, mut standby, recorder) =
+        stage.leader_and_standby(stage.slow_pod("a"), stage.pod_over("b", Some(link.address())));
+    link.silence();
+    let asked = clock::now();
+    standby.sigterm();
+    assert!(standby.wait(SOON).success());
+    assert!(clock::now() - asked < Duration::from_secs(3), "after {:?}", clock::now() - asked);
+    assert_eq!(leader.get("/leader").status, 200);
+    recorder.assert_no_overlap();
 }
 
 #[test]

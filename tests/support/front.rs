@@ -192,7 +192,7 @@ fn serve(stream: TcpStream, shared: &Shared) -> io::Result<()> {
                 match act {
                     Act::PassAndThen(instead) => match *instead {
                         Act::Answer(status, headers, text) => answer(&mut writer, status, &headers, text.as_bytes())?,
-                        _ => return Ok(()),
+                        _ => drop(receive(&mut reader)?),
                     },
                     _ => {
                         let headers = [("Content-Type", "application/json".into())];
