@@ -10,6 +10,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::broken::{Broken, BrokenRule};
+use super::config::LARGEST_TOKEN;
 use super::record::{Record, Token};
 use crate::time::Moment;
 
@@ -307,7 +308,10 @@ impl Seen {
         let Some(record) = &self.record else { return };
         if let Some(token) = record.token.value() {
             self.newest_token = token;
-            self.highest_token = self.highest_token.max(token);
+            // The last number of all is more likely a mistake than a term: who takes it back is let go on.
+            if token < LARGEST_TOKEN {
+                self.highest_token = self.highest_token.max(token);
+            }
             if let Some(last) = self.outstanding.as_mut().filter(|last| last.uid == record.uid) {
                 last.token = last.token.max(token);
             }

@@ -301,6 +301,15 @@ fn the_last_token_can_be_used() {
 }
 
 #[test]
+fn an_annotation_without_a_successor_that_is_taken_back_is_forgiven() {
+    let mut bench = Bench::new();
+    bench.sees(&Record { token: Token::Value(LARGEST_TOKEN), ..released() });
+    assert_eq!(bench.election.status().reason, Reason::TokenUnusable);
+    bench.sees(&Record { version: 101, ..released() });
+    assert!(matches!(bench.until_write().kind, Kind::Acquire { token } if token < LARGEST_TOKEN));
+}
+
+#[test]
 fn a_holder_of_a_megabyte_makes_no_message_of_a_megabyte() {
     let mut bench = Bench::new();
     bench.sees(&held_by(&"ö".repeat(500_000)));
