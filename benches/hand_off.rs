@@ -10,7 +10,7 @@ use std::thread;
 use std::time::Duration;
 
 use support::clock::{self, BootTime};
-use support::control_plane::{SIDECAR, shared};
+use support::control_plane::{Port, SIDECAR, shared};
 use support::http::Http;
 use support::sidecar::{Builder, Sidecar, binary};
 use support::stage::{LEASE, SOON, Stage};
@@ -22,8 +22,10 @@ fn main() {
     println!("{}, default times (lease duration 15 s)", binary().display());
     weigh();
     report("start to leading, released lease", start(rounds));
-    report("SIGTERM to the other's 200, release", hand_off("release", rounds));
-    report("SIGTERM to the other's 200, auto", hand_off("auto", rounds));
+    report("one write on a bare connection", write(rounds));
+    report("SIGTERM to the other's 200, release", hand_off("release", None, rounds));
+    report("  the same with --replicas=2", hand_off("release", Some(2), rounds));
+    report("SIGTERM to the other's 200, auto", hand_off("auto", None, rounds));
     report("SIGKILL to the other's 200", killed(rounds.min(24)));
 }
 
@@ -54,9 +56,15 @@ fn wait_200(http: &mut Http) -> BootTime {
 }
 
 /// The leader's app has just asked, so that a promise is in force when the signal comes.
-fn hand_off(on_sigterm: &str, rounds: usize) -> Vec<Duration> {
+fn hand_off(on_sigterm: &str, replicas: Option<u32>, rounds: usize) -> Vec<Duration> {
     let stage = Stage::released(shared(), on_sigterm);
-    let pod = |name| pod(&stage, name).flag("--on-sigterm", on_sigterm).start();
+    let pod = |name| {
+        let pod = pod(&stage, name).flag("--on-sigterm", on_sigterm);
+        match replicas {
+            Some(replicas) => pod.flag("--replicas", &replicas.to_string()).start(),
+            None => pod.start(),
+        }
+    };
     let mut leader = pod("a");
     leader.wait_leader(SOON);
     let mut standby = pod("b");
@@ -81,12 +89,42 @@ fn start(rounds: usize) -> Vec<Duration> {
     let stage = Stage::released(shared(), "start");
     let mut times = Vec::new();
     for _ in 0..rounds {
+        let port = Port::reserve();
+        let pod = pod(&stage, "a").flag("--on-sigterm", "release").flag("--listen", &port.address().to_string());
         let began = clock::now();
-        let mut pod = pod(&stage, "a").flag("--on-sigterm", "release").start();
-        let mut http = clock::wait_for("a connection", SOON, || Http::connect(pod.address()).ok());
+        let mut pod = pod.start();
+        let mut http = loop {
+            match Http::connect(port.address()) {
+                Ok(http) => break http,
+                Err(_) => thread::sleep(PAUSE),
+            }
+        };
         times.push(wait_200(&mut http) - began);
         pod.sigterm();
         pod.wait(SOON);
+    }
+    times
+}
+
+/// What a hand-off needs two of: the floor of this machine and this API server.
+fn write(rounds: usize) -> Vec<Duration> {
+    let stage = Stage::released(shared(), "floor");
+    let mut lease = stage.lease().expect("is there");
+    let path = format!("/apis/coordination.k8s.io/v1/namespaces/{}/leases/{LEASE}", stage.namespace);
+    let mut http = shared().connect_as(SIDECAR).expect("connects");
+    let mut times = Vec::new();
+    for round in 0..=rounds {
+        lease["spec"]["leaseTransitions"] = round.into();
+        let began = clock::now();
+        let headers = [("Content-Type", "application/json"), ("Accept", "application/json")];
+        let answer = http.request("PUT", &path, &headers, lease.to_string().as_bytes()).expect("answers");
+        let took = clock::now() - began;
+        assert_eq!(answer.status, 200, "{answer:?}");
+        lease = answer.json();
+        // The first one shakes hands.
+        if round > 0 {
+            times.push(took);
+        }
     }
     times
 }

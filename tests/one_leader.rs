@@ -45,6 +45,8 @@ impl Pair {
         let since = clock::now();
         harm(&self.links[leader]);
         self.recorder.wait_leader(since, AFTER_EXPIRY, |pod| pod == new.pod());
+        // Cut off, it says so by itself.
+        assert_eq!(old.get("/leader").status, 503);
         self.links[leader].heal();
         old.wait_status("a standby again", SOON, |status| status["holder"] == new.pod());
         self.recorder.assert_no_overlap();
