@@ -10,22 +10,24 @@
 mod broken;
 mod config;
 mod jitter;
+mod message;
 mod record;
 mod seen;
 pub mod status;
+mod tell;
 #[cfg(test)]
 mod tests;
 
 use std::time::Duration;
 
 use jiff::Timestamp;
-use serde::{Deserialize, Serialize};
 
 use broken::Broken;
 #[doc(hidden)]
 pub use broken::BrokenRule;
 pub use config::{ATTEMPT_TIMEOUT, Config, LARGEST_TOKEN, LONGEST_LEASE, RHO_PER_MILLE};
 use jitter::Jitter;
+pub use message::{Acknowledgement, Base, Input, Kind, Outcome, Output, Write};
 pub use record::{Record, Spec, Token};
 pub use seen::{News, Right, Seen, Verdict, Via};
 pub use status::{Leading, Reason, Status, pod_of};
@@ -41,119 +43,6 @@ const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(2);
 const STEP_DOWN_HOLD_OFF: Duration = Duration::from_secs(2);
 /// Attempts of unknown outcome that are remembered; an older one that lands is released as an unknown own record.
 const UNRESOLVED_KEPT: usize = 32;
-
-/// What happened.
-#[derive(Clone, Debug)]
-pub enum Input {
-    /// The Lease, or its absence as of `version`, seen by the watch or its list.
-    Observed {
-        record: Option<Record>,
-        version: u64,
-        via: Via,
-    },
-    /// The watch lives, and has nothing to say (a bookmark).
-    Heard,
-    /// The Lease cannot be listed or watched; `advice` says what to do about it.
-    WatchFailed {
-        advice: String,
-    },
-    /// The answer to [`Output::Read`]; `None` when it failed, which decides nothing.
-    Read(Option<(Option<Record>, u64)>),
-    /// What became of a write.
-    Wrote {
-        attempt: u64,
-        outcome: Outcome,
-    },
-    /// Time passed.
-    Tick,
-    /// The not-leader published with this `Status::version` is now what everybody is told, and the last promise ended
-    /// or ends then.
-    Withdrawn {
-        version: u64,
-        promised_until: Moment,
-    },
-    /// Whether the app lives; `proved` when its end is a proof that it stopped.
-    AppAlive,
-    AppGone {
-        proved: bool,
-    },
-    /// The app says that it stopped acting on this token.
-    AppStopped {
-        token: u64,
-    },
-    /// Hand over.
-    StepDown,
-    /// End: release, and say [`Output::Done`]. `app_ended`: the operator asserts that the app ended before.
-    Shutdown {
-        app_ended: bool,
-    },
-}
-
-/// What became of a write.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Outcome {
-    /// Written, and this is the object now.
-    Committed(Record),
-    /// Not written: the base is not the newest version any more, or the object is gone, or exists already.
-    Conflict,
-    /// Perhaps written: no answer, a broken connection, a server error.
-    Unknown,
-    /// Not written, by the server's decision; `advice` says what to do about it.
-    Refused { advice: String, retry_after: Option<Duration> },
-}
-
-/// What is to be done, in this order.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Output {
-    /// Keep this in the state directory, before anything that follows.
-    Remember(Box<Seen>),
-    /// From now on tell this. A status that does not lead is answered by [`Input::Withdrawn`] once that is so
-    /// everywhere.
-    Publish(Status),
-    Write(Write),
-    /// Read the Lease consistently; `fresh` on a new connection, for the present one may be dead.
-    Read {
-        timeout: Duration,
-        fresh: bool,
-    },
-    /// List and watch anew.
-    RestartWatch,
-    /// Call again at this moment at the latest.
-    WakeAt(Moment),
-    /// The process may end, as far as this lease goes.
-    Done,
-}
-
-/// One write: a compare-and-swap on `base`, or a creation.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Write {
-    pub attempt: u64,
-    pub kind: Kind,
-    /// uid and resourceVersion that are replaced; both are always sent (S5).
-    pub base: Option<Base>,
-    pub spec: Spec,
-    /// Give up then, and close the connection.
-    pub timeout: Duration,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Base {
-    pub uid: String,
-    pub version: u64,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Kind {
-    /// A Lease that nobody holds.
-    Create,
-    /// Sets the token; drops the proof of release, a step-down request, and ownerReferences to Pods.
-    Acquire {
-        token: u64,
-    },
-    Renew,
-    /// Sets the proof of release: the renewTime of this very write.
-    Release,
-}
 
 /// A write that was sent.
 #[derive(Clone, Debug)]
@@ -206,17 +95,6 @@ struct Leaving {
     app_ended: bool,
     /// The app says that it stopped acting on this term's token: its promises bind nobody.
     acknowledged: bool,
-}
-
-/// What an acknowledgement of the app is worth.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Acknowledgement {
-    /// It is this term's, and the term has ended.
-    Accepted,
-    /// The term goes on.
-    StillLeading,
-    /// No term of this process ended with this token.
-    WrongToken,
 }
 
 /// One candidate's election for one Lease.
@@ -1101,143 +979,7 @@ impl Election {
         // While a conflict is being looked into, only the read's answer or its time moves things on.
         at.min(next.filter(|_| self.read_at.is_none()).unwrap_or(Moment::NEVER)).max(now)
     }
-
-    // ---- What is told ----
-
-    fn publish(&mut self, now: Moment, outputs: &mut Vec<Output>) {
-        let mut status = self.describe(now);
-        let before = &self.status;
-        let token = |status: &Status| status.leading.map(|leading| leading.token);
-        let news = (token(before), &before.holder, before.transitions, before.reason, &before.message)
-            != (token(&status), &status.holder, status.transitions, status.reason, &status.message);
-        status.version = before.version + u64::from(news);
-        if status != *before {
-            if status.leading.is_some() {
-                self.led_version = status.version;
-            }
-            self.status = status.clone();
-            outputs.push(Output::Publish(status));
-        }
-    }
-
-    fn describe(&self, now: Moment) -> Status {
-        let record = self.seen.record();
-        let (reason, message) = self.reason(now);
-        Status {
-            leading: match &self.role {
-                Role::Leading(term) => Some(Leading {
-                    token: term.draft.token,
-                    valid_until: term.valid_until,
-                    stop_by: term.stop_by,
-                    acquired_at: term.draft.acquired_at,
-                }),
-                _ => None,
-            },
-            holder: record.and_then(|record| record.spec.holder.clone()),
-            transitions: record.map_or(0, |record| record.spec.transitions),
-            expires_at: match (&self.role, record.and_then(Record::holder)) {
-                (Role::Leading(term), _) => Some(term.stop_by),
-                (_, Some(_)) => match self.seen.verdict(self.config.lease_duration, Duration::ZERO) {
-                    Verdict::Free(at, Right::Expired) => Some(at),
-                    _ => None,
-                },
-                _ => None,
-            },
-            version: 0,
-            reason,
-            message,
-        }
-    }
-
-    fn reason(&self, now: Moment) -> (Reason, String) {
-        let duration = self.config.lease_duration.as_secs();
-        if let Some(reason) = self.ended {
-            return (reason, ending(reason));
-        }
-        match &self.role {
-            Role::Leading(_) => return (Reason::Leading, "this pod leads".into()),
-            Role::Leaving(leaving) => return (leaving.reason, ending(leaving.reason)),
-            Role::Landed(_) => return (Reason::Acquiring, "the lease was taken late and is being renewed".into()),
-            Role::Candidate => {}
-        }
-        if self.shutdown.is_some() {
-            return (Reason::ShuttingDown, ending(Reason::ShuttingDown));
-        }
-        if !self.app_alive {
-            return (Reason::AppNotAlive, ending(Reason::AppNotAlive));
-        }
-        if let Some(advice) = &self.refusal {
-            return (Reason::Refused, advice.clone());
-        }
-        let unproved = |waits: u32| {
-            let again = if waits > 1 {
-                format!("; it became so {waits} times in a row: does a job re-apply this Lease?")
-            } else {
-                String::new()
-            };
-            let what = if self.seen.record().is_some() { "the lease is unheld" } else { "the Lease was deleted" };
-            format!("{what} and nothing proves that its last holder stopped, so it is waited for{again}")
-        };
-        match self.verdict() {
-            Verdict::Unknown => match &self.watch_failure {
-                Some(advice) => (Reason::Refused, advice.clone()),
-                None => (Reason::Starting, "the lease has not been read yet".into()),
-            },
-            Verdict::Absent(at) if at > now => (Reason::WaitingUnproved, unproved(self.seen.waits_in_a_row())),
-            Verdict::Absent(_) => (Reason::Creating, "the Lease does not exist and is being created".into()),
-            Verdict::Free(at, Right::Expired) if at > now => {
-                let holder = self.seen.record().and_then(Record::holder).map_or("another", pod_of);
-                (Reason::HeldByOther, format!("{} holds the lease", shortened(holder)))
-            }
-            Verdict::Free(_, Right::Created) => (
-                Reason::Creating,
-                "the Lease was just created; a former leader, if there was one, has the time to hear of it".into(),
-            ),
-            Verdict::Free(at, _) if at > now => (Reason::WaitingUnproved, unproved(self.seen.waits_in_a_row())),
-            Verdict::Free(..) => (Reason::Acquiring, "the lease is free and is being taken".into()),
-            Verdict::HeldUntilDeleted => (
-                Reason::HeldByOther,
-                "the lease is held without a duration by a Pod that owns it: it is free when it is deleted".into(),
-            ),
-            Verdict::Coordinated => (
-                Reason::CoordinatedElection,
-                format!(
-                    "spec.strategy is set, so the control plane elects; remove it to let pods contend (lease duration {duration} s)"
-                ),
-            ),
-            Verdict::TokenUnusable => (Reason::TokenUnusable, token_advice()),
-        }
-    }
 }
 
 /// 9999-12-30: the last renewTime that every reader of RFC 3339 can hold, with room to grow.
 const LAST_RENEW_TIME: i64 = 253_402_128_000_000_000;
-
-fn token_advice() -> String {
-    format!(
-        "the annotation leasehold.dev/token is no whole number below {LARGEST_TOKEN}: set it to the highest token ever given out, or remove it"
-    )
-}
-
-fn ending(reason: Reason) -> String {
-    match reason {
-        Reason::RenewDeadline => "no renewal succeeded within the renew deadline",
-        Reason::Lost => "another holder appeared in the lease",
-        Reason::Edited => "somebody edited the lease",
-        Reason::Deleted => "the Lease was deleted",
-        Reason::SteppedDown => "this pod steps down on request",
-        Reason::AppNotAlive => "the app is not alive",
-        Reason::ShuttingDown => "this sidecar is ending",
-        _ => "the term is over",
-    }
-    .into()
-}
-
-/// A holder's name for a message: another party wrote it, and it may be a megabyte.
-fn shortened(name: &str) -> String {
-    let mut short: String = name.chars().take(80).collect();
-    if short.len() < name.len() {
-        short.push('…');
-    }
-    short
-}

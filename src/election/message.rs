@@ -1,0 +1,132 @@
+//! What an election is told, and what it says is to be done: the whole of its contact with the world.
+
+use std::time::Duration;
+
+use super::record::{Record, Spec};
+use super::seen::{Seen, Via};
+use super::status::Status;
+use crate::time::Moment;
+
+/// What happened.
+#[derive(Clone, Debug)]
+pub enum Input {
+    /// The Lease, or its absence as of `version`, seen by the watch or its list.
+    Observed {
+        record: Option<Record>,
+        version: u64,
+        via: Via,
+    },
+    /// The watch lives, and has nothing to say (a bookmark).
+    Heard,
+    /// The Lease cannot be listed or watched; `advice` says what to do about it.
+    WatchFailed {
+        advice: String,
+    },
+    /// The answer to [`Output::Read`]; `None` when it failed, which decides nothing.
+    Read(Option<(Option<Record>, u64)>),
+    /// What became of a write.
+    Wrote {
+        attempt: u64,
+        outcome: Outcome,
+    },
+    /// Time passed.
+    Tick,
+    /// The not-leader published with this `Status::version` is now what everybody is told, and the last promise ended
+    /// or ends then.
+    Withdrawn {
+        version: u64,
+        promised_until: Moment,
+    },
+    /// Whether the app lives; `proved` when its end is a proof that it stopped.
+    AppAlive,
+    AppGone {
+        proved: bool,
+    },
+    /// The app says that it stopped acting on this token.
+    AppStopped {
+        token: u64,
+    },
+    /// Hand over.
+    StepDown,
+    /// End: release, and say [`Output::Done`]. `app_ended`: the operator asserts that the app ended before.
+    Shutdown {
+        app_ended: bool,
+    },
+}
+
+/// What became of a write.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Written, and this is the object now.
+    Committed(Record),
+    /// Not written: the base is not the newest version any more, or the object is gone, or exists already.
+    Conflict,
+    /// Perhaps written: no answer, a broken connection, a server error.
+    Unknown,
+    /// Not written, by the server's decision; `advice` says what to do about it.
+    Refused { advice: String, retry_after: Option<Duration> },
+}
+
+/// What is to be done, in this order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Output {
+    /// Keep this in the state directory, before anything that follows.
+    Remember(Box<Seen>),
+    /// From now on tell this. A status that does not lead is answered by [`Input::Withdrawn`] once that is so
+    /// everywhere.
+    Publish(Status),
+    Write(Write),
+    /// Read the Lease consistently; `fresh` on a new connection, for the present one may be dead.
+    Read {
+        timeout: Duration,
+        fresh: bool,
+    },
+    /// List and watch anew.
+    RestartWatch,
+    /// Call again at this moment at the latest.
+    WakeAt(Moment),
+    /// The process may end, as far as this lease goes.
+    Done,
+}
+
+/// One write: a compare-and-swap on `base`, or a creation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Write {
+    pub attempt: u64,
+    pub kind: Kind,
+    /// uid and resourceVersion that are replaced; both are always sent (S5).
+    pub base: Option<Base>,
+    pub spec: Spec,
+    /// Give up then, and close the connection.
+    pub timeout: Duration,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Base {
+    pub uid: String,
+    pub version: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A Lease that nobody holds.
+    Create,
+    /// Sets the token; drops the proof of release, a step-down request, and ownerReferences to Pods.
+    Acquire {
+        token: u64,
+    },
+    Renew,
+    /// Sets the proof of release: the renewTime of this very write.
+    Release,
+}
+
+/// What an acknowledgement of the app is worth.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Acknowledgement {
+    /// It is this term's, and the term has ended.
+    Accepted,
+    /// The term goes on.
+    StillLeading,
+    /// No term of this process ended with this token.
+    WrongToken,
+}
