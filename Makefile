@@ -7,6 +7,11 @@ export LEASEHOLD_CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/leasehold
 cargo_deny_version := 0.20.2
 cargo_deny := $(LEASEHOLD_CACHE)/cargo-deny-$(cargo_deny_version)/bin/cargo-deny
 
+# What `make static` builds for: this machine's, unless told.
+target ?= $(shell uname -m)-unknown-linux-gnu
+# A comma between the arguments of a call would separate them.
+comma := ,
+
 # Runs a command, and says what it is and how long it took.
 define stage
 	@printf '\n==> %s\n' '$(1)' >&2; began=$$(date +%s); \
@@ -33,6 +38,10 @@ sim: ## The election under simulated faults: N=100000 runs more schedules, SEED=
 bench: tools ## How long a hand-off takes on a real API server, and what a pod weighs: N=200 for more rounds
 	$(call stage,build the release,cargo build --locked --release --bin leasehold)
 	$(call stage,measure,LEASEHOLD_BENCH_N=$(N) LEASEHOLD_BINARY=$(or $(CARGO_TARGET_DIR),$(CURDIR)/target)/release/leasehold cargo bench --locked --profile dev --bench hand_off)
+
+.PHONY: static
+static: ## The release as one static file, for an image
+	$(call stage,build the static release,RUSTFLAGS="-C target-feature=+crt-static -C link-arg=-Wl$(comma)-z$(comma)pack-relative-relocs" cargo build --locked --release --target $(target))
 
 .PHONY: check
 check: $(cargo_deny) ## Formatting, clippy, and what the dependencies may be
