@@ -9,10 +9,11 @@ use std::time::Duration;
 
 use support::clock::{self, wait_until};
 use support::control_plane::{ControlPlane, shared};
+use support::http::Stream;
 use support::proxy::Proxy;
 use support::recorder::Recorder;
 use support::sidecar::Sidecar;
-use support::stage::{DURATION, SOON, Stage, token};
+use support::stage::{DURATION, LEASE, SOON, Stage, token};
 
 /// A whole lease, and what a busy machine adds.
 const AFTER_EXPIRY: Duration = Duration::from_secs(15);
@@ -72,6 +73,39 @@ fn a_paused_leader_answers_503_before_anything_else() {
     assert_eq!(first_answer.json()["fencing_token"], serde_json::Value::Null);
     first.wait_status("a standby", SOON, |status| status["holder"] == "b");
     assert!(token(&second.status()) > before);
+    recorder.assert_no_overlap();
+}
+
+#[test]
+fn the_stream_of_a_paused_leader_falls_silent_and_then_says_no() {
+    let stage = Stage::released(shared(), "silent-stream");
+    let (first, _second, recorder) = stage.leader_and_standby(stage.pod("a"), stage.pod("b"));
+    let mut events = first.connect().stream(&format!("/v1/leases/{LEASE}/watch")).expect("a stream");
+    let uptime = |value: &serde_json::Value| Duration::from_secs_f64(value.as_f64().expect("a time"));
+    let next = |events: &mut Stream| events.next_event().expect("a stream").expect("an event").json();
+    let yes = next(&mut events);
+    assert_eq!(yes["leader"], true);
+    assert_eq!(events.next_event().expect("a stream").expect("an event").event, "status");
+
+    first.sigstop();
+    let paused = clock::now();
+    // What was sent before the pause may still be read; none of it promises beyond the answer TTL after it.
+    let reading = thread::spawn(move || {
+        loop {
+            let event = next(&mut events);
+            let read_at = clock::now();
+            if event["leader"] != true {
+                return (event, read_at);
+            }
+            assert!(uptime(&event["valid_until_uptime"]) <= paused + Duration::from_millis(1010), "{event}");
+        }
+    });
+    recorder.wait_leader(paused, AFTER_EXPIRY, |pod| pod == "b");
+    let woken = clock::now();
+    first.sigcont();
+    let (no, read_at) = reading.join().expect("the reading thread ends");
+    assert!(read_at >= woken, "a stopped process said {no}");
+    assert_eq!(no["valid_for_ms"], 0);
     recorder.assert_no_overlap();
 }
 

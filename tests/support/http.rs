@@ -187,6 +187,14 @@ pub struct Event {
     pub data: String,
 }
 
+impl Event {
+    /// The data as JSON.
+    #[track_caller]
+    pub fn json(&self) -> Value {
+        serde_json::from_str(&self.data).unwrap_or_else(|error| panic!("not JSON: {error}: {self:?}"))
+    }
+}
+
 impl Stream {
     /// A header's value; `name` in any case.
     pub fn header(&self, name: &str) -> Option<&str> {
