@@ -221,6 +221,7 @@ fn a_watch_that_falls_silent_is_doubted_and_begun_anew() {
     let standby = standby.times(lease, deadline, interval, retry).start();
     let recorder = Recorder::start([&leader, &standby]);
     standby.wait_status("a standby", SOON, |status| status["holder"] == "a");
+    standby.wait_requests("watch", "200", 1, SOON);
     let watches = front.count(|request| request.is_watch());
     front.hush_watches();
     let hushed = clock::now();
@@ -243,6 +244,7 @@ fn watches_that_end_at_once_are_not_asked_for_without_a_pause() {
     let began = clock::now();
     pod.wait_leader(SOON);
     wait_until("some watches", SOON, || front.count(|request| request.is_watch()) >= 5);
-    assert!(clock::now() - began > Duration::from_secs(4), "five watches in {:?}", clock::now() - began);
+    // A second apart, but for one that doubt of the silent watch begins.
+    assert!(clock::now() - began > Duration::from_millis(2500), "five watches in {:?}", clock::now() - began);
     assert_warned_of(&pod, &["the watch ended as soon as it began"]);
 }
