@@ -15,6 +15,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
+use crate::alarm::Alarm;
 use crate::complaint::{Ask, Complaints};
 use crate::election::{
     Acknowledgement, Config, Election, Input, Kind, Outcome, Output, Reason, Seen, Status, Via, Write, pod_of,
@@ -136,7 +137,8 @@ pub async fn run(settings: Settings) -> Result<(), RunError> {
         let api = Arc::new(Api::new(Arc::clone(&connection), namespace.clone(), board.lease.clone()));
         contenders.push(Contender::new(index, &config, api, Arc::clone(board), state.as_ref(), watched_in.clone())?);
     }
-    let mut sidecar = Sidecar { contenders, files, metrics, health, watched, done_in, done, commands };
+    let alarm = Alarm::new().map_err(|error| RunError::Machine("timers", error))?;
+    let mut sidecar = Sidecar { alarm, contenders, files, metrics, health, watched, done_in, done, commands };
     sidecar.campaign(signals, settings.on_sigterm).await;
     // Its receiver of commands goes with it: one that comes now is refused, not kept.
     drop(sidecar);
@@ -278,6 +280,7 @@ fn spawn_watch(api: &Arc<Api>, config: &Config, lease: usize, tell: &mpsc::Sende
 }
 
 struct Sidecar {
+    alarm: Alarm,
     contenders: Vec<Contender>,
     files: Option<FileReport>,
     metrics: Arc<Metrics>,
@@ -295,7 +298,7 @@ impl Sidecar {
             self.health.beat(now);
             let refresh_at = self.refresh(now);
             let wake_at = self.contenders.iter().map(|contender| contender.wake_at).min().unwrap_or(Moment::NEVER);
-            let sleep = wake_at.min(refresh_at).since(SystemClock.boot()).min(HEARTBEAT);
+            let wake_at = wake_at.min(refresh_at).min(now + HEARTBEAT);
             tokio::select! {
                 biased;
                 () = signals.next() => {
@@ -307,7 +310,7 @@ impl Sidecar {
                 Some(done) = self.done.recv() => self.finished(done),
                 Some((lease, watched)) = self.watched.recv() => self.watched(lease, watched),
                 Some(command) = self.commands.recv() => self.command(command),
-                () = tokio::time::sleep(sleep) => {}
+                () = self.alarm.until(wake_at) => {}
             }
             let now = SystemClock.boot();
             for lease in 0..self.contenders.len() {
