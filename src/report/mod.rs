@@ -72,8 +72,8 @@ impl Board {
     }
 
     /// The answer to a question asked at `now`, and the promise in it. S1: whatever is promised, over HTTP or in a
-    /// file, is promised here, never beyond the term, and is remembered for the release to wait for. One critical section covers the status, the
-    /// promise and its record, so no status can be withdrawn between them (S7).
+    /// file, is promised here, never beyond the term, and is remembered for the release to wait for. One critical
+    /// section covers the status, the promise and its record, so no status can be withdrawn between them (S7).
     pub fn answer(&self, now: Moment) -> Answer {
         let mut inner = self.lock();
         let status = inner.status.clone();
