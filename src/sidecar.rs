@@ -135,10 +135,11 @@ pub async fn run(settings: Settings) -> Result<(), RunError> {
     let config = Config { identity, ..settings.election };
     for (index, board) in boards.iter().enumerate() {
         let api = Arc::new(Api::new(Arc::clone(&connection), namespace.clone(), board.lease.clone()));
-        contenders.push(Contender::new(index, &config, api, Arc::clone(board), state.as_ref(), watched_in.clone())?);
+        contenders.push(Contender::new(index, &config, api, Arc::clone(board), state.as_ref(), &watched_in)?);
     }
     let alarm = Alarm::new().map_err(|error| RunError::Machine("timers", error))?;
-    let mut sidecar = Sidecar { alarm, contenders, files, metrics, health, watched, done_in, done, commands };
+    let mut sidecar =
+        Sidecar { alarm, contenders, files, metrics, health, watched_in, watched, done_in, done, commands };
     sidecar.campaign(signals, settings.on_sigterm).await;
     // Its receiver of commands goes with it: one that comes now is refused, not kept.
     drop(sidecar);
@@ -215,14 +216,12 @@ async fn open_state(path: Option<&std::path::Path>, owner: Owner) -> Result<Opti
 
 /// One lease's election and what belongs to it.
 struct Contender {
-    index: usize,
     election: Election,
     api: Arc<Api>,
     board: Arc<Board>,
     state: Option<LeaseState>,
     state_failed: bool,
     watch: JoinHandle<()>,
-    watched: mpsc::Sender<(usize, Watched)>,
     wake_at: Moment,
     file_written_at: Moment,
     complaints: Complaints,
@@ -243,7 +242,7 @@ impl Contender {
         api: Arc<Api>,
         board: Arc<Board>,
         state: Option<&StateDir>,
-        watched: mpsc::Sender<(usize, Watched)>,
+        watched: &mpsc::Sender<(usize, Watched)>,
     ) -> Result<Self, StateError> {
         let (state, inheritance) = match state {
             Some(state) => {
@@ -254,16 +253,14 @@ impl Contender {
         };
         let election = Election::new(config.clone(), inheritance.seen, random_u64())
             .succeed(inheritance.former, SystemClock.boot() + inheritance.promised_for);
-        let watch = spawn_watch(&api, config, index, &watched);
+        let watch = spawn_watch(&api, config, index, watched);
         Ok(Contender {
-            index,
             election,
             api,
             board,
             state,
             state_failed: false,
             watch,
-            watched,
             wake_at: Moment::NEVER,
             file_written_at: Moment::BOOT,
             complaints: Complaints::default(),
@@ -285,6 +282,7 @@ struct Sidecar {
     files: Option<FileReport>,
     metrics: Arc<Metrics>,
     health: Arc<Health>,
+    watched_in: mpsc::Sender<(usize, Watched)>,
     watched: mpsc::Receiver<(usize, Watched)>,
     done_in: mpsc::Sender<Done>,
     done: mpsc::Receiver<Done>,
@@ -369,7 +367,7 @@ impl Sidecar {
         let mut next = Moment::NEVER;
         for lease in 0..self.contenders.len() {
             let contender = &self.contenders[lease];
-            if contender.board.status().leading_at(now).is_none() {
+            if contender.election.status().leading_at(now).is_none() {
                 continue;
             }
             let period = contender.board.answer_ttl() / 4;
@@ -433,7 +431,7 @@ impl Sidecar {
         let contender = &mut self.contenders[lease];
         contender.watch.abort();
         self.metrics.watch_restarted(&contender.board.lease);
-        contender.watch = spawn_watch(&contender.api, contender.election.config(), contender.index, &contender.watched);
+        contender.watch = spawn_watch(&contender.api, contender.election.config(), lease, &self.watched_in);
     }
 
     fn finished(&mut self, done: Done) {
@@ -513,7 +511,7 @@ impl Sidecar {
     }
 
     fn step_down(&mut self, lease: usize, reply: oneshot::Sender<Result<(), Refusal>>) {
-        let leads = self.contenders[lease].board.status().leading_at(SystemClock.boot()).is_some();
+        let leads = self.contenders[lease].election.status().leading_at(SystemClock.boot()).is_some();
         if leads {
             self.handle(lease, Input::StepDown);
         }

@@ -131,7 +131,6 @@ struct Pod {
     address: String,
     folder: PathBuf,
     process: Option<Child>,
-    started_at: Moment,
     restart_at: Moment,
 }
 
@@ -163,14 +162,8 @@ impl Pods {
             let port = if first == 0 { 0 } else { first.checked_add(index).ok_or_else(fault)? };
             let folder = folder.join(&name);
             fs::create_dir(&folder).map_err(|error| format!("cannot make {}: {error}", folder.display()))?;
-            let mut pod = Pod {
-                name,
-                address: format!("{host}:{port}"),
-                folder,
-                process: None,
-                started_at: Moment::BOOT,
-                restart_at: Moment::BOOT,
-            };
+            let mut pod =
+                Pod { name, address: format!("{host}:{port}"), folder, process: None, restart_at: Moment::BOOT };
             pod.start(&pods.arguments)?;
             pods.list.push(pod);
         }
@@ -241,7 +234,6 @@ impl Pod {
             .spawn()
             .map_err(fault)?;
         self.process = Some(process);
-        self.started_at = SystemClock.boot();
         Ok(())
     }
 

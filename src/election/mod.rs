@@ -157,7 +157,6 @@ struct Shutdown {
     since: Moment,
     /// A read sent after the request showed nothing of ours.
     looked: bool,
-    app_ended: bool,
 }
 
 impl Election {
@@ -295,8 +294,7 @@ impl Election {
                 self.leave(now.boot, Reason::SteppedDown, false);
             }
             Input::Shutdown { app_ended } => {
-                let shutdown = self.shutdown.get_or_insert(Shutdown { since: now.boot, looked: false, app_ended });
-                shutdown.app_ended |= app_ended;
+                self.shutdown.get_or_insert(Shutdown { since: now.boot, looked: false });
                 self.leave(now.boot, Reason::ShuttingDown, app_ended);
             }
         }
@@ -794,10 +792,12 @@ impl Election {
             self.done = self.unresolved.is_empty()
                 || shutdown.looked
                 || now.boot >= shutdown.since + self.config.lease_duration;
-            return self.look_for_unresolved(now.boot, self.config.retry_period);
+            self.look_for_unresolved(now.boot, self.config.retry_period);
+            return None;
         }
         if !self.app_alive {
-            return self.look_for_unresolved(now.boot, self.config.renew_interval);
+            self.look_for_unresolved(now.boot, self.config.renew_interval);
+            return None;
         }
         let verdict = self.verdict();
         let take_at = self.take_moment(verdict)?;
@@ -817,14 +817,10 @@ impl Election {
     }
 
     /// Holder rule 5: who may not lead and has a taking write of unknown outcome never writes on its base, and looks.
-    fn look_for_unresolved(&mut self, now: Moment, interval: Duration) -> Option<Output> {
-        if self.unresolved.is_empty() || self.done || self.reading.is_some() {
-            return None;
+    fn look_for_unresolved(&mut self, now: Moment, interval: Duration) {
+        if !self.unresolved.is_empty() && !self.done && self.reading.is_none() {
+            self.read_at.get_or_insert(now + interval);
         }
-        if self.read_at.is_none() {
-            self.read_at = Some(now + interval);
-        }
-        None
     }
 
     fn verdict(&self) -> Verdict {
@@ -832,7 +828,7 @@ impl Election {
             return Verdict::Unknown;
         }
         if self.is_formers_record() {
-            return Verdict::Free(Moment::BOOT, Right::Released);
+            return Verdict::Free(Moment::BOOT, Right::OwnFormer);
         }
         match self.seen.verdict(self.config.lease_duration, self.config.answer_ttl + DELETION_NOTICE) {
             Verdict::Free(..) if self.next_token().is_none() => Verdict::TokenUnusable,
@@ -856,14 +852,13 @@ impl Election {
     fn take_moment(&mut self, verdict: Verdict) -> Option<Moment> {
         let (free_at, expired) = match verdict {
             Verdict::Absent(at) => (at, false),
+            // Nobody else may take it yet: there is nobody to collide with.
+            Verdict::Free(at, Right::OwnFormer) => return Some(at),
             Verdict::Free(at, right) => (at, matches!(right, Right::Expired | Right::Waited)),
             Verdict::Unknown | Verdict::HeldUntilDeleted | Verdict::Coordinated | Verdict::TokenUnusable => {
                 return None;
             }
         };
-        if self.is_formers_record() {
-            return Some(Moment::BOOT);
-        }
         let free_at = free_at.max(self.hold_off_until);
         let at = match self.take_at {
             Some((free, at)) if free == free_at => at,

@@ -112,6 +112,8 @@ pub enum Right {
     Waited,
     /// This candidate created it, and waited for what a deleted Lease's leader had promised.
     Created,
+    /// This pod's former sidecar held it, and is dead.
+    OwnFormer,
 }
 
 /// How an observation came.
