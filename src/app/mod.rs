@@ -65,10 +65,9 @@ pub struct Presence {
 }
 
 impl Presence {
-    /// Nothing was seen yet, so nothing shows that the app lives.
-    pub fn new(evidence: &[Evidence]) -> Self {
-        let unseen = |evidence: &Evidence| Some(format!("nothing was seen of it yet ({evidence})"));
-        Presence { gone: evidence.iter().map(unseen).collect() }
+    /// Nothing was seen yet, so nothing shows that the app lives: why, for each kind of evidence.
+    pub fn new(unseen: impl IntoIterator<Item = String>) -> Self {
+        Presence { gone: unseen.into_iter().map(Some).collect() }
     }
 
     /// Why the app is not alive, if it is not.
@@ -109,7 +108,7 @@ mod tests {
 
     #[test]
     fn the_app_is_alive_while_all_evidence_says_so() {
-        let mut presence = Presence::new(&[Evidence::Lock, Evidence::Session]);
+        let mut presence = Presence::new(["no lock".into(), "no session".into()]);
         let mut note = |evidence, alive| presence.note(Sign { evidence, alive });
         assert_eq!(note(0, Ok(())), None);
         assert_eq!(note(1, Ok(())), Some(Ok(())));

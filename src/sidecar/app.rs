@@ -55,7 +55,11 @@ impl AppSide {
             }
             let _ = (number, &tell);
         }
-        let presence = Presence::new(&app.evidence);
+        let unseen = app.evidence.iter().map(|evidence| match evidence {
+            Evidence::Lock => lock::NOT_HELD.into(),
+            Evidence::Session => sessions.not_open(),
+        });
+        let presence = Presence::new(unseen);
         Ok(AppSide {
             evidence: app.evidence.clone(),
             presence,
@@ -87,7 +91,7 @@ impl AppSide {
         let gone = |why, proved| Sign { evidence, alive: Err(Gone { why, proved }) };
         match sign {
             LockSign::Held => News::Sign(Sign { evidence, alive: Ok(()) }),
-            LockSign::Free(hold) => News::Unlocked(gone("nobody holds its lock".into(), true), hold),
+            LockSign::Free(hold) => News::Unlocked(gone(lock::NOT_HELD.into(), true), hold),
             LockSign::Broken(error) => {
                 let why = error.to_string();
                 if self.complaints.is_news(&why, SystemClock.boot()) {
