@@ -30,7 +30,7 @@ use crate::time::{Clock, SystemClock};
 const LONGEST_TARGET: usize = 1000;
 /// As much of a target is shown in logs and answers.
 const LONGEST_SHOWN: usize = 200;
-/// An answer's head.
+/// An answer's head; hyper takes 100 headers at most.
 const LARGEST_HEAD: usize = 16 * 1024;
 /// As much of an answer's body is read, as by the kubelet: a socket that is closed with unread bytes is reset, and
 /// the app would complain in its log.
@@ -307,7 +307,7 @@ enum Failure {
     Status(StatusCode),
     #[error("closed the connection without an answer")]
     Closed,
-    #[error("answered with a head that is longer than 16 KiB")]
+    #[error("answered with a head of more than 16 KiB or 100 headers")]
     LargeHead,
     #[error("answered something that is not HTTP/1")]
     NotHttp,
