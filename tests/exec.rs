@@ -82,7 +82,7 @@ impl Reports {
 
     /// This pod leads from now on: the files are renewed as a sidecar with default times does.
     fn lead(&self, token: u64) {
-        self.lead_with(token, |token| Yes::fresh(token));
+        self.lead_with(token, Yes::fresh);
     }
 
     fn lead_with(&self, token: u64, mut yes: impl FnMut(u64) -> Yes + Send + 'static) {
@@ -866,7 +866,7 @@ fn what_the_sidecar_has_not_made_yet_is_waited_for_and_said_once() {
     fs::create_dir(&dir).unwrap();
     File::create(dir.join("alive")).unwrap();
     exec.wait_said("status.json");
-    write_yes(&dir, Yes { valid_for: HOLD, ..Yes::fresh(7) });
+    write_yes(&dir, Yes { valid_for: HOLD - 2000 * MS, ..Yes::fresh(7) });
     exec.wait_said("web.lock is not there");
     File::create(dir.join("web.lock")).unwrap();
     exec.wait_line("begin 7");
@@ -974,6 +974,17 @@ fn a_grace_that_does_not_fit_is_refused_with_what_would() {
     assert_eq!(exec.code(), Some(64));
     exec.wait_said("--term-grace 14s does not fit");
     assert!(exec.lines().is_empty() && !reports.is_held("web.lock"));
+}
+
+#[test]
+fn what_follows_cmd_is_cmds_also_without_dashes() {
+    let reports = Reports::new();
+    reports.lead(7);
+    let output = Command::new(binary())
+        .args(["exec", "--report-dir", reports.dir().to_str().unwrap(), "echo", "--restart", "-x", "--", "y"])
+        .output()
+        .unwrap();
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "--restart -x -- y\n");
 }
 
 #[test]

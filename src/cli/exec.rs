@@ -28,7 +28,7 @@ pub struct Args {
     #[arg(long, value_name = "TIME", default_value = "1s", env = "LEASEHOLD_TERM_GRACE", value_parser = duration, hide_env = true)]
     term_grace: Duration,
     /// What runs only while this pod leads
-    #[arg(value_name = "CMD", required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+    #[arg(value_name = "CMD", required = true, trailing_var_arg = true)]
     command: Vec<OsString>,
 }
 

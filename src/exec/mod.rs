@@ -378,7 +378,9 @@ fn find(command: &[OsString]) -> Result<(), Error> {
     use rustix::fs::{Access, access};
     use std::os::unix::ffi::OsStrExt;
 
-    let Some(program) = command.first() else { return Err(Error::NotFound(String::new())) };
+    let Some(program) = command.first().filter(|program| !program.is_empty()) else {
+        return Err(Error::NotFound("the empty name".into()));
+    };
     let executable = |path: &Path| path.is_file() && access(path, Access::EXEC_OK).is_ok();
     let places: Vec<PathBuf> = match program.as_bytes().contains(&b'/') {
         true => vec![program.into()],
