@@ -203,6 +203,7 @@ impl Exec {
 
     /// Nobody reads what it says.
     fn unread(before: &[&str], reports: &Path, home: &Path, flags: &[&str], command: &[&str]) -> Self {
+        ignore_nothing();
         let program = binary();
         let log = home.join("log");
         let mark = home.to_string_lossy().into_owned();
@@ -275,6 +276,22 @@ impl Exec {
     fn wait_nothing_left(&self) {
         wait_until("all processes to end", SOON, || living(&self.mark).is_empty());
     }
+}
+
+/// A test that runs in the background, or under nohup, ignores signals, and so would what it starts.
+fn ignore_nothing() {
+    static ONCE: std::sync::Once = std::sync::Once::new();
+    ONCE.call_once(|| {
+        let status = fs::read_to_string("/proc/self/status").expect("there is /proc");
+        let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:")).expect("Linux tells");
+        let ignored = u64::from_str_radix(ignored.trim(), 16).expect("hexadecimal");
+        for signal in [Signal::HUP, Signal::INT, Signal::QUIT] {
+            if ignored & 1 << (signal.as_raw() - 1) != 0 {
+                // What has a handler here is what it is from the start in a child.
+                signal_hook::flag::register(signal.as_raw(), Arc::default()).expect("a handler");
+            }
+        }
+    });
 }
 
 /// The processes that have this in their environment, zombies aside.
@@ -476,7 +493,7 @@ fn whatever_cmd_started_ends_with_it() {
     // CMD itself ended at once; the other one had the grace.
     assert!(clock::now() - lost >= 500 * MS);
     assert!(exec.below().is_empty(), "{:?}", exec.below());
-    exec.wait_said("SIGTERM to 1 processes that it started");
+    exec.wait_said("has ended: SIGTERM to");
 }
 
 #[test]
@@ -594,7 +611,8 @@ fn a_stopped_exec_is_enforced_by_its_keeper_and_a_stopped_keeper_is_woken() {
     exec.wait_line("begin 7");
     let keeper = exec.keeper();
     kill(keeper, Signal::STOP);
-    wait_until("the keeper to go on", SOON, || state(keeper).as_deref() != Some("T"));
+    exec.wait_said("somebody stopped the keeper");
+    wait_until("the keeper to go on", SOON, || state(keeper).as_deref() == Some("S"));
     exec.signal(Signal::STOP);
     reports.no("renew_deadline");
     wait_until("CMD to be killed", SOON, || exec.below().is_empty());

@@ -35,6 +35,7 @@ use rustix::termios::isatty;
 use self::keeper::{ENDS, OWN_PROGRAM, exit_code};
 use self::locks::{Lock, LockError};
 use self::wake::{Wake, catches, name, say};
+use crate::app;
 use crate::complaint::Complaints;
 use crate::names::dns_subdomain;
 use crate::report::file::{self, Verdict, Yes};
@@ -47,8 +48,6 @@ pub const CANNOT_RUN: u8 = 126;
 pub const NOT_FOUND: u8 = 127;
 pub const SIGNALLED: u8 = 128;
 
-/// The app's lock.
-const ALIVE: &str = "alive";
 /// Between tries of what is but a moment away: a lock that the sidecar holds, a keeper that begins to listen.
 const TRY_EVERY: Duration = Duration::from_millis(5);
 /// Longer than the sidecar holds a lock.
@@ -207,7 +206,7 @@ impl Front {
     fn try_to_begin(&mut self) -> Result<Option<Term>, Error> {
         if self.alive.as_ref().is_none_or(|alive| !alive.is_in_place()) {
             // An app lives before it asks.
-            let path = self.settings.report_dir.join(ALIVE);
+            let path = self.settings.report_dir.join(app::lock::ALIVE);
             match self.take(&path)? {
                 None => return Ok(None),
                 taken => self.alive = taken,
@@ -222,7 +221,7 @@ impl Front {
             self.complain(&text);
             return Ok(None);
         }
-        let path = self.settings.report_dir.join(format!("{}.lock", seen.lease));
+        let path = app::enforcement_lock(&self.settings.report_dir, &seen.lease);
         let Some(lock) = self.take(&path)? else { return Ok(None) };
         let Some(yes) = self.look().filter(|yes| yes.lease == seen.lease) else { return Ok(None) };
         let grace = self.settings.term_grace;
@@ -305,11 +304,13 @@ impl Front {
         let mut to_pass_on = Vec::new();
         loop {
             let mut status = None;
-            descendants::reap(|child, its| match its.stopped() {
-                // It has to go on, or nobody ends CMD.
-                true if child == keeper => drop(kill_process(keeper, Signal::CONT)),
-                false if child == keeper => status = Some(its),
-                _ => {}
+            descendants::reap(|child, its| {
+                if child == keeper && its.stopped() {
+                    let _ = kill_process(keeper, Signal::CONT);
+                    say("somebody stopped the keeper, who has to end CMD in time: it goes on");
+                } else if child == keeper {
+                    status = Some(its);
+                }
             });
             if let Some(status) = status {
                 // It handles SIGTERM, so nobody else ends it by that.
