@@ -25,15 +25,18 @@ pub fn end_all(wake: &mut Wake, mut each: impl FnMut(Pid, WaitStatus)) {
     let mut pause = FIRST_PAUSE;
     loop {
         let left = signal_all(Signal::KILL);
-        if !reap(&mut each) {
-            return;
+        let next = SystemClock.boot() + pause;
+        loop {
+            if !reap(&mut each) {
+                return;
+            }
+            if SystemClock.boot() >= next {
+                break;
+            }
+            wake.until(next);
         }
         if pause < LONGEST_PAUSE && pause * 2 >= LONGEST_PAUSE {
             say(&format!("{left:?} do not end though they are killed: they wait in the kernel, or are another user's"));
-        }
-        let next = SystemClock.boot() + pause;
-        while SystemClock.boot() < next && wake.signals().is_empty() {
-            wake.until(next);
         }
         pause = (pause * 2).min(LONGEST_PAUSE);
     }

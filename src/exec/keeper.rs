@@ -78,6 +78,7 @@ fn keep(orders: &Orders) -> io::Result<Option<u8>> {
         run.hear(SystemClock.boot(), &said);
         cmd.ends_by_rule |= cmd.lives() && run.ends().is_some();
         if !orders.front_lives() {
+            cmd.kill_all();
             say(&format!("exec has ended: SIGKILL to {} and all that it started", cmd.name));
             descendants::end_all(&mut wake, |_, _| {});
             return Ok(None);
@@ -89,9 +90,9 @@ fn keep(orders: &Orders) -> io::Result<Option<u8>> {
             Due::Nothing => {}
             Due::Terminate => cmd.terminate(run.ends().unwrap_or_default()),
             Due::Kill => {
-                let killed = descendants::signal_all(Signal::KILL).len();
+                cmd.kill_all();
                 let why = run.ends().unwrap_or_default();
-                say(&format!("{}: {why}, and its time is over: SIGKILL to {killed} processes", cmd.name));
+                say(&format!("{}: {why}, and its time is over: SIGKILL to all of it", cmd.name));
                 descendants::end_all(&mut wake, |child, status| cmd.ended(child, status));
                 return Ok(cmd.outcome());
             }
@@ -175,6 +176,14 @@ impl Cmd {
             _ => kill_process(process, signal),
         };
         self.asked_to_end |= ENDS.contains(&signal);
+    }
+
+    /// SIGKILL, first to its group: that is most of it, found without looking.
+    fn kill_all(&self) {
+        if let Some(process) = self.process {
+            let _ = kill_process_group(process, Signal::KILL);
+        }
+        descendants::signal_all(Signal::KILL);
     }
 
     /// SIGTERM, once to CMD and, when that has ended, once to what is left.

@@ -34,7 +34,7 @@ use rustix::termios::isatty;
 
 use self::keeper::{ENDS, OWN_PROGRAM, exit_code};
 use self::locks::{Lock, LockError};
-use self::wake::{Wake, catches, name, say};
+use self::wake::{Wake, name, say};
 use crate::app;
 use crate::complaint::Complaints;
 use crate::names::dns_subdomain;
@@ -48,7 +48,7 @@ pub const CANNOT_RUN: u8 = 126;
 pub const NOT_FOUND: u8 = 127;
 pub const SIGNALLED: u8 = 128;
 
-/// Between tries of what is but a moment away: a lock that the sidecar holds, a keeper that begins to listen.
+/// Between tries of a lock that the sidecar holds for a moment.
 const TRY_EVERY: Duration = Duration::from_millis(5);
 /// Longer than the sidecar holds a lock.
 const MOMENT: Duration = Duration::from_secs(1);
@@ -301,7 +301,6 @@ impl Front {
     fn run_once(&mut self, yes: &Yes) -> Result<(Ended, Option<Signal>), Error> {
         let keeper = self.start_keeper(yes).map_err(|error| Error::Machine("start the keeper of CMD", error))?;
         let mut asked = None;
-        let mut to_pass_on = Vec::new();
         loop {
             let mut status = None;
             descendants::reap(|child, its| {
@@ -316,18 +315,25 @@ impl Front {
                 // It handles SIGTERM, so nobody else ends it by that.
                 let in_time = status.terminating_signal() == Some(Signal::TERM.as_raw());
                 if status.signaled() && !in_time {
-                    say("the keeper was killed: SIGKILL to all that it kept");
                     descendants::end_all(&mut self.wake, |_, _| {});
+                    say("the keeper was killed, and so was all that it kept");
                 }
                 let code = exit_code(status).unwrap_or(OWN_FAULT);
                 return Ok((if in_time { Ended::InTime } else { Ended::Cmd(code) }, asked));
             }
-            let heard = self.wake.signals();
-            asked = heard.iter().copied().find(|signal| ENDS.contains(signal)).or(asked);
-            to_pass_on.extend(heard.into_iter().filter(|signal| *signal != Signal::CHILD));
-            to_pass_on.retain(|signal| !pass_on(keeper, *signal));
-            let next = if to_pass_on.is_empty() { Moment::NEVER } else { SystemClock.boot() + TRY_EVERY };
-            self.wake.until(next);
+            for signal in self.wake.signals() {
+                if ENDS.contains(&signal) {
+                    asked = Some(signal);
+                }
+                if signal != Signal::CHILD {
+                    // What comes too early for the keeper ends it as it would end CMD, which is not there yet.
+                    let _ = kill_process(keeper, signal);
+                }
+                if signal == Signal::TSTP {
+                    stop_like_cmd();
+                }
+            }
+            self.wake.until(Moment::NEVER);
         }
     }
 
@@ -351,18 +357,6 @@ impl Front {
         }
         Ok(Pid::from_child(&command.spawn()?))
     }
-}
-
-/// Sends it to the keeper, who passes it on. False: the keeper does not listen yet.
-fn pass_on(keeper: Pid, signal: Signal) -> bool {
-    if !catches(keeper, signal) {
-        return false;
-    }
-    let _ = kill_process(keeper, signal);
-    if signal == Signal::TSTP {
-        stop_like_cmd();
-    }
-    true
 }
 
 /// As a terminal stops a job: CMD was told, and this process follows. The keeper goes on enforcing.

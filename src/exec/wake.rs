@@ -18,7 +18,7 @@ use std::time::Duration;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags};
 use rustix::io::Errno;
-use rustix::process::{Pid, Signal};
+use rustix::process::Signal;
 
 use crate::time::{Clock, Moment, SystemClock};
 
@@ -54,7 +54,7 @@ impl Wake {
     pub fn new(file: &Path) -> io::Result<Self> {
         let (pipe, in_handler) = UnixStream::pair()?;
         pipe.set_nonblocking(true)?;
-        let ignored = mask("self", "SigIgn");
+        let ignored = mask("SigIgn");
         let mut heard = Vec::new();
         for signal in HEARD {
             // What was ignored from the start, as by nohup, stays so, for CMD too.
@@ -138,14 +138,9 @@ fn watch(file: &Path) -> Option<OwnedFd> {
     Some(changes)
 }
 
-/// Whether a process has a handler for a signal. Before it does, the signal would end it.
-pub fn catches(process: Pid, signal: Signal) -> bool {
-    mask(&process.as_raw_nonzero().to_string(), "SigCgt") & bit(signal) != 0
-}
-
-/// A set of signals in /proc/PROCESS/status.
-fn mask(process: &str, name: &str) -> u64 {
-    let status = fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
+/// A set of this process's signals in /proc/self/status.
+fn mask(name: &str) -> u64 {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let mut lines = status.lines();
     let set = lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
     set.and_then(|set| u64::from_str_radix(set.trim(), 16).ok()).unwrap_or(0)
