@@ -468,11 +468,12 @@ fn a_sidecar_that_hangs_or_died_ends_cmd_before_others_can_lead() {
 fn a_sidecar_that_comes_back_in_time_disturbs_nothing() {
     let reports = Reports::new();
     let exec = reports.exec(&[], STAY);
-    reports.yes_once(Yes { valid_for: 300 * MS, stop_by: clock::now() + 7000 * MS, ..Yes::fresh(7) });
+    reports.yes_once(Yes { valid_for: 2000 * MS, stop_by: clock::now() + 7000 * MS, ..Yes::fresh(7) });
     exec.wait_line("begin 7");
-    thread::sleep(1500 * MS);
+    // The file runs out; SIGTERM is due at 5.75 s.
+    thread::sleep(3000 * MS);
     reports.lead(7);
-    thread::sleep(6000 * MS);
+    thread::sleep(4500 * MS);
     assert_eq!((exec.lines().len(), exec.count_said("SIGTERM")), (1, 0));
 }
 
