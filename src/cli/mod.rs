@@ -6,6 +6,7 @@ pub mod dev;
 pub mod log;
 pub mod probe;
 pub mod run;
+pub mod stepdown;
 
 use std::process::ExitCode;
 
@@ -36,6 +37,8 @@ enum Command {
     Check(check::Args),
     /// Ask a sidecar's probes, for exec probes: exits 0 or 1
     Probe(probe::Args),
+    /// Have the pod that leads hand over, from a workstation: exits 0 (changed hands), 1 (did not), 2 (cannot tell)
+    Stepdown(stepdown::Args),
     /// Print a completion script
     Completion(completion::Args),
 }
@@ -58,6 +61,7 @@ pub fn main() -> ExitCode {
         Command::Dev(args) => dev::main(args),
         Command::Check(args) => check::main(&args),
         Command::Probe(args) => probe::main(&args),
+        Command::Stepdown(args) => stepdown::main(args),
         Command::Completion(args) => completion::main(&args),
     }
 }
