@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use support::clock::wait_until;
+use support::clock::{self, wait_until};
 use support::control_plane::{ADMIN, OTHER, Port, shared};
 use support::proxy::Proxy;
 use support::sidecar::binary;
@@ -222,7 +222,8 @@ fn a_link_that_breaks_while_waiting_is_tried_again() {
         let ended = scope.spawn(|| run(&kubeconfig, &["-n", &stage.namespace]));
         wait_until("the request", SOON, || stage.annotation(STEP_DOWN).is_some());
         link.cut();
-        std::thread::sleep(Duration::from_millis(500));
+        let cut = clock::now();
+        wait_until("some looks to fail", SOON, || clock::now() - cut > Duration::from_millis(500));
         link.heal();
         stage.patch(taken("b_1", "9"));
         ended.join().expect("does not panic")
