@@ -18,7 +18,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use support::clock::{self, BootTime, wait_until};
-use support::control_plane::{Port, shared};
+use support::control_plane::{ControlPlane, Port, shared};
 use support::http::{Answer, Http};
 use support::sidecar::Sidecar;
 use support::stage::{DURATION, SOON, Stage};
@@ -53,9 +53,12 @@ fn connect(url: &str) -> std::io::Result<(Http, String)> {
     Ok((http, format!("/{path}")))
 }
 
+/// Whether it leads, or what it could not read.
+type Belief = Result<bool, String>;
+
 /// What the app beside a sidecar came to believe, and when. Ends when dropped.
 struct App {
-    beliefs: Arc<Mutex<Vec<(BootTime, Result<bool, String>)>>>,
+    beliefs: Arc<Mutex<Vec<(BootTime, Belief)>>>,
     over: Arc<AtomicBool>,
 }
 
@@ -97,7 +100,7 @@ impl App {
         })
     }
 
-    fn start(mut ask: impl FnMut(&mut dyn FnMut(Result<bool, String>)) + Send + 'static) -> Self {
+    fn start(mut ask: impl FnMut(&mut dyn FnMut(Belief)) + Send + 'static) -> Self {
         let app = App { beliefs: Arc::default(), over: Arc::default() };
         let (beliefs, over) = (app.beliefs.clone(), app.over.clone());
         thread::spawn(move || {
@@ -244,4 +247,19 @@ fn a_lease_of_nais_that_is_emptied_by_hand_is_taken_and_not_owned_by_the_old_pod
     let owners = stage.lease().expect("is there")["metadata"]["ownerReferences"].take();
     let kinds: Vec<&Value> = owners.as_array().expect("a list").iter().map(|owner| &owner["kind"]).collect();
     assert_eq!(kinds, ["Deployment"]);
+}
+
+#[test]
+fn where_owners_are_enforced_an_emptied_lease_of_nais_is_to_be_deleted_and_that_is_said() {
+    let control_plane = ControlPlane::start_with(&["--enable-admission-plugins=OwnerReferencesPermissionEnforcement"]);
+    let stage = Stage::new(&control_plane, "owners");
+    lease_of_nais(&stage);
+    let pod = stage.pod("a").start();
+    pod.wait_status("a standby", SOON, |status| status["reason"] == "held_by_other");
+    stage.patch_spec(json!({"holderIdentity": ""}));
+    let refused = pod.wait_status("refused", SOON, |status| status["reason"] == "refused");
+    let message = refused["message"].as_str().unwrap_or_default();
+    assert!(message.contains("delete the Lease") && !message.contains("kind: Role"), "{message}");
+    stage.delete();
+    pod.wait_leader(SOON);
 }

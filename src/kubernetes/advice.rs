@@ -4,13 +4,17 @@ use super::{Api, Failure};
 
 /// One text for a failure, the same for the same cause, so that a log can tell news from repetition.
 pub fn advice(failure: &Failure, api: &Api) -> String {
-    let namespace = &api.namespace;
+    let (namespace, name) = (&api.namespace, &api.name);
     match failure {
         Failure::Status { code: 401, .. } => {
             "the API server does not accept the credentials (401): is the service account token mounted and in date, and of this cluster?".into()
         }
         Failure::Status { code: 403, message, .. } if message.contains("being terminated") => {
             format!("the namespace {namespace} is being deleted (403), so the Lease cannot be created in it")
+        }
+        // OwnerReferencesPermissionEnforcement, which is on by default in OpenShift.
+        Failure::Status { code: 403, message, .. } if message.contains("ownerRef") => {
+            format!("an older sidecar's Pod owns the Lease {name}, and only who may delete a Lease may change that here (403: {message}): once that Pod has ended, delete the Lease")
         }
         Failure::Status { code: 403, message, .. } => {
             format!("the API server forbids it (403: {message}); this Role is needed, bound to this pod's service account:\n{}", role(api))
