@@ -112,7 +112,10 @@ enum Error {
     #[error("{pod} holds the Lease {name} already")]
     HoldsAlready { name: String, pod: String },
 
-    #[error("{0}: nobody else took the lease in the time it left them; does another pod run that contends for it?")]
+    #[error(
+        "{} leads again ({}): nobody else took the lease in the time it left them; does another pod run that contends for it?",
+        .0.pod, .0.facts()
+    )]
     Again(Term),
     #[error("{after}, and not {to}; before: {before}. Does a pod {to} run that contends for it?")]
     AnotherTook { after: Term, to: String, before: String },
@@ -191,15 +194,19 @@ impl Term {
         let token = next.token.filter(|token| Some(*token) != self.token);
         (token.is_some() || next.holder != self.holder).then_some(Term { token, ..next })
     }
+
+    fn facts(&self) -> String {
+        let Term { token, transitions, .. } = self;
+        match token {
+            Some(token) => format!("fencing token {token}, transitions {transitions}"),
+            None => format!("not by leasehold: no fencing token, transitions {transitions}"),
+        }
+    }
 }
 
 impl fmt::Display for Term {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Term { pod, token, transitions, .. } = self;
-        match token {
-            Some(token) => write!(f, "{pod} leads now (fencing token {token}, transitions {transitions})"),
-            None => write!(f, "{pod} holds it now, not by leasehold (no fencing token, transitions {transitions})"),
-        }
+        write!(f, "{} leads now ({})", self.pod, self.facts())
     }
 }
 
