@@ -214,10 +214,13 @@ pub async fn run(settings: Settings) -> Result<(), RunError> {
     // Its receiver of commands goes with it: one that comes now is refused, not kept.
     drop(sidecar);
     drop(stop_serving);
-    for server in servers {
-        // A reader that does not read is not waited for.
-        let _ = tokio::time::timeout(Duration::from_millis(500), server).await;
-    }
+    // A reader that does not read is not waited for.
+    let ended = async {
+        for server in servers {
+            let _ = server.await;
+        }
+    };
+    let _ = tokio::time::timeout(Duration::from_millis(500), ended).await;
     Ok(())
 }
 
@@ -322,9 +325,10 @@ impl Sidecar {
             tokio::select! {
                 biased;
                 () = signals.next() => self.shut_down(settings),
-                news = self.app.news() => self.app_says(news),
+                // Before the app's news: an app can make any number of these.
                 Some(done) = self.done.recv() => self.finished(done),
                 Some((lease, watched)) = self.watched.recv() => self.watched(lease, watched),
+                news = self.app.news() => self.app_says(news),
                 Some(command) = self.commands.recv() => self.command(command),
                 () = self.alarm.until(wake_at) => {}
             }
@@ -567,7 +571,11 @@ impl Sidecar {
     }
 
     fn shut_down(&mut self, settings: &Settings) {
-        tracing::info!("asked to end: releasing; a second signal ends this process at once, without releasing");
+        let what = match settings.on_sigterm {
+            OnSigterm::WaitForApp => "leading on until the app has ended, then releasing",
+            OnSigterm::Auto | OnSigterm::Release => "releasing",
+        };
+        tracing::info!("asked to end: {what}; a second signal ends this process at once, without releasing");
         signals::end_within(settings.shutdown_grace);
         let now = SystemClock.boot();
         let end_by = now + settings.shutdown_grace.saturating_sub(LAST_WORDS);
