@@ -1,0 +1,59 @@
+import java.net.URI;
+import java.net.http.HttpClient;
+import java.net.http.HttpRequest;
+import java.net.http.HttpResponse.BodyHandlers;
+import java.sql.Connection;
+import java.sql.DriverManager;
+import java.sql.SQLException;
+import java.time.Duration;
+
+/** Works five times a second while this pod leads, and nowhere else. */
+class Worker {
+    static final String URL = System.getenv().getOrDefault("LEASEHOLD_URL", "http://127.0.0.1:4040");
+    static final String POD = System.getenv().getOrDefault("POD_NAME", "pod");
+    static final HttpClient CLIENT = HttpClient.newBuilder().proxy(HttpClient.Builder.NO_PROXY).build();
+
+    /** Under this token a step may begin until System.nanoTime() says so. */
+    record Term(long token, long until) {
+        boolean lasts() { return System.nanoTime() - until < 0; }
+    }
+
+    static Term term() throws InterruptedException {
+        var question = HttpRequest.newBuilder(URI.create(URL + "/leader")).timeout(Duration.ofSeconds(1)).build();
+        long asked = System.nanoTime();                                // before the question
+        try {
+            var headers = CLIENT.send(question, BodyHandlers.discarding()).headers();
+            long validFor = headers.firstValueAsLong("Leasehold-Valid-For-Ms").orElse(0);  // 0: not leader
+            return new Term(headers.firstValueAsLong("Leasehold-Token").orElse(0), asked + 1_000_000 * validFor);
+        } catch (java.io.IOException noAnswer) {
+            return new Term(0, asked);                                 // is a no
+        }
+    }
+
+    /** One transaction, which does nothing if the store has seen a newer token. Says whether it did. */
+    static boolean step(Connection store, long token) throws SQLException {
+        try (var fence = store.prepareStatement("INSERT INTO fence (name, token) VALUES ('work', ?)"
+                 + " ON CONFLICT (name) DO UPDATE SET token = excluded.token WHERE fence.token < excluded.token");
+             var work = store.prepareStatement("INSERT INTO work (token, pod)"
+                 + " SELECT token, ? FROM fence WHERE name = 'work' AND token = ?")) {
+            fence.setLong(1, token);
+            fence.executeUpdate();
+            work.setString(1, POD);
+            work.setLong(2, token);
+            int done = work.executeUpdate();
+            store.commit();
+            return done == 1;
+        }
+    }
+
+    public static void main(String[] arguments) throws Exception {
+        var address = System.getenv().getOrDefault("STORE", "jdbc:postgresql://localhost/postgres");
+        try (var store = DriverManager.getConnection(address)) {
+            store.setAutoCommit(false);
+            for (;; Thread.sleep(200)) {
+                Term term = term();
+                if (term.lasts()) System.out.println((step(store, term.token()) ? "worked" : "refused") + " under token " + term.token());
+            }
+        }
+    }
+}

@@ -1,0 +1,259 @@
+//! Each folder of examples/, run as its README says: beside sidecars on a real API server, and beside `leasehold dev`.
+//!
+//! An example writes rows under its fencing token to a store that refuses older tokens. So the store's rows tell all:
+//! who worked when, that only one did, and that it stopped when its sidecar's word ran out.
+
+mod store;
+#[path = "../support/mod.rs"]
+mod support;
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use support::clock::{wait_for, wait_until};
+use support::control_plane::{Port, shared};
+use support::process::{Folder, Process};
+use support::proxy::Proxy;
+use support::sidecar::{Sidecar, binary};
+use support::stage::Stage;
+
+use store::{Kind, Row, Store};
+
+/// How long what ought to happen may take on a machine that runs all of them at once, starting a JVM included.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// A look at a store starts a process.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// The renew deadline of [`support::stage::QUICK`], in seconds: nothing is promised for longer after a cut.
+const RENEW_DEADLINE: f64 = 4.0;
+/// How long an answer is good for, in seconds.
+const ANSWER_TTL: f64 = 1.0;
+/// From the last look at the clock to the row, in seconds, on a busy machine: a step that began in time.
+const ONE_STEP: f64 = 0.5;
+/// No term comes so far.
+const LATER_TERM: u64 = 1 << 52;
+
+struct Example {
+    /// Its folder.
+    name: &'static str,
+    store: Kind,
+    /// Its command line, in the folder that it was built in. `$DIR` is the report folder.
+    command: &'static [&'static str],
+}
+
+const PYTHON: Example = Example { name: "python", store: Kind::Sqlite, command: &["python3", "worker.py"] };
+
+const SHELL_HTTP: Example = Example { name: "shell-http", store: Kind::Sqlite, command: &["sh", "worker.sh"] };
+const SHELL_FILE: Example = Example { name: "shell-file", store: Kind::Sqlite, command: &["sh", "worker.sh"] };
+const C: Example = Example { name: "c", store: Kind::Sqlite, command: &["./worker"] };
+
+const NODE: Example = Example { name: "node", store: Kind::Postgresql("postgres:"), command: &["node", "worker.mjs"] };
+const GO: Example = Example { name: "go", store: Kind::Postgresql("postgres:"), command: &["./worker"] };
+const JAVA: Example = Example {
+    name: "java",
+    store: Kind::Postgresql("jdbc:postgresql:"),
+    command: &["java", "-jar", "target/worker.jar"],
+};
+const SPRING_BOOT: Example = Example { name: "spring-boot", ..JAVA };
+
+const ALL: [&Example; 8] = [&PYTHON, &SHELL_HTTP, &SHELL_FILE, &C, &NODE, &GO, &JAVA, &SPRING_BOOT];
+
+#[test]
+fn python() {
+    PYTHON.is_kept_to_one_pod();
+}
+
+#[test]
+fn shell_by_http() {
+    SHELL_HTTP.is_kept_to_one_pod();
+}
+
+#[test]
+fn shell_by_the_file() {
+    SHELL_FILE.is_kept_to_one_pod();
+}
+
+#[test]
+fn c_by_the_file() {
+    C.is_kept_to_one_pod();
+}
+
+#[test]
+fn node() {
+    NODE.is_kept_to_one_pod();
+}
+
+#[test]
+fn go() {
+    GO.is_kept_to_one_pod();
+}
+
+#[test]
+fn java() {
+    JAVA.is_kept_to_one_pod();
+}
+
+#[test]
+fn spring_boot() {
+    SPRING_BOOT.is_kept_to_one_pod();
+}
+
+#[test]
+fn every_example_works_beside_leasehold_dev() {
+    let port = Port::reserve();
+    let temporary = Folder::new("dev");
+    let mut command = Command::new(binary());
+    command.args(["dev", "--replicas=1", "--listen", &port.address().to_string()]).env("TMPDIR", temporary.path());
+    command.stdout(Stdio::null()).stderr(Stdio::null());
+    let _dev = Process::start(command).expect("dev starts");
+    let report = wait_for("the report folder", PATIENCE, || {
+        let folders = std::fs::read_dir(temporary.path()).ok()?;
+        let mut reports = folders.flatten().map(|folder| folder.path().join("dev-1/report"));
+        reports.find(|report| report.join("status.json").exists())
+    });
+    let url = format!("http://{}", port.address());
+    let running = ALL.map(|example| {
+        let store = Store::new(example.store, &format!("dev_{}", example.name));
+        let app = App::start(example, &built(example.name), "dev-1", &url, &report, &store);
+        (example.name, store, app)
+    });
+    for (name, store, _app) in &running {
+        wait_for(&format!("{name} to work"), PATIENCE, || look(store).pop());
+    }
+}
+
+impl Example {
+    /// Two pods of it: one works at a time, also when the API server is cut off, a sidecar or an app is killed; and
+    /// the store's word counts more than the sidecar's.
+    fn is_kept_to_one_pod(&self) {
+        let built = built(self.name);
+        let store = Store::new(self.store, self.name);
+        let stage = Stage::released(shared(), self.name);
+        let mut pods = ["a", "b"].map(|name| {
+            let link = Proxy::start(shared().address());
+            // Its own over a restart.
+            let port = Port::reserve();
+            let listen = port.address().to_string();
+            let sidecar = stage.pod_over(name, Some(link.address())).flag("--listen", &listen).start();
+            sidecar.address();
+            let app = App::start(self, &built, name, &format!("http://{listen}"), sidecar.report_dir(), &store);
+            Pod { link, _port: port, sidecar, app }
+        });
+        let worker = |but: Option<&str>| {
+            let but = but.unwrap_or_default();
+            let row = wait_for("a pod to work", PATIENCE, || look(&store).pop().filter(|row| row.pod() != but));
+            usize::from(row.pod() == "b")
+        };
+
+        let cut = worker(None);
+        let cut_at = store.now();
+        pods[cut].link.cut();
+        let killed = worker(Some(pods[cut].name()));
+        pods[cut].link.heal();
+        pods[cut].stopped_by(&store, cut_at, RENEW_DEADLINE);
+
+        let killed_at = store.now();
+        pods[killed].sidecar.kill9();
+        let next = worker(Some(pods[killed].name()));
+        assert_eq!(next, cut, "its app bore the cut");
+        pods[killed].stopped_by(&store, killed_at, ANSWER_TTL);
+        pods[killed].sidecar.restart();
+
+        for pod in &mut pods {
+            assert_eq!(pod.app.process.ended(), None, "the app of {} ended", pod.name());
+            assert!(!pod.app.said().contains("refused"), "{} worked after its time", pod.name());
+        }
+        let rows = look(&store);
+        assert!(rows.is_sorted_by_key(|row| row.token), "{rows:?}");
+        let terms = rows.chunk_by(|one, next| one.token == next.token);
+        for term in terms {
+            assert!(term.iter().all(|row| row.writer == term[0].writer), "two under one token: {term:?}");
+        }
+
+        store.query(&format!("UPDATE fence SET token = {LATER_TERM}"));
+        let done = look(&store).len();
+        wait_until("the refusal to be told", PATIENCE, || pods[next].app.said().matches("refused").count() > 2);
+        assert_eq!(look(&store).len(), done, "the store took an old token");
+    }
+}
+
+struct Pod {
+    link: Proxy,
+    _port: Port,
+    sidecar: Sidecar,
+    app: App,
+}
+
+impl Pod {
+    fn name(&self) -> &str {
+        self.sidecar.pod()
+    }
+
+    /// Nothing of this pod's was written later than so many seconds after that.
+    #[track_caller]
+    fn stopped_by(&self, store: &Store, at: f64, deadline: f64) {
+        let rows = look(store);
+        let last = rows.iter().rfind(|row| row.pod() == self.name()).expect("it worked once");
+        assert!(last.at < at + deadline + ONE_STEP, "worked {} s after it was cut off", last.at - at);
+    }
+}
+
+/// A running example; what it printed is shown when its test fails.
+struct App {
+    process: Process,
+    log: PathBuf,
+    _folder: Folder,
+}
+
+impl App {
+    fn start(example: &Example, built: &Path, pod: &str, url: &str, report: &Path, store: &Store) -> Self {
+        let folder = Folder::new(example.name);
+        let log = folder.join("log");
+        let file = || File::options().create(true).append(true).open(&log).expect("makes a file");
+        let words: Vec<_> =
+            example.command.iter().map(|word| word.replace("$DIR", &report.to_string_lossy())).collect();
+        let mut command = Command::new(&words[0]);
+        command.args(&words[1..]).current_dir(built).stdin(Stdio::null()).stdout(file()).stderr(file());
+        command.env_clear().envs(std::env::vars_os().filter(|(name, _)| name == "PATH" || name == "HOME"));
+        command.env("POD_NAME", pod).env("LEASEHOLD_URL", url).env("LEASEHOLD_DIR", report);
+        command.env("STORE", store.address());
+        // Nobody listens there: who asks localhost by a proxy hears nothing.
+        for proxy in ["http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"] {
+            command.env(proxy, "http://127.0.0.1:9");
+        }
+        let process = Process::start(command).unwrap_or_else(|error| panic!("{words:?} cannot be started: {error}"));
+        Self { process, log, _folder: folder }
+    }
+
+    fn said(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap_or_default()
+    }
+}
+
+impl Drop for App {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("--- an app's output ---\n{}", self.said());
+        }
+    }
+}
+
+/// The rows so far.
+#[track_caller]
+fn look(store: &Store) -> Vec<Row> {
+    std::thread::sleep(LOOK_EVERY);
+    store.rows()
+}
+
+/// The folder that an example or a store is run from; a missing runtime fails the test with what to install.
+#[track_caller]
+fn built(name: &str) -> PathBuf {
+    let output = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/examples/build.sh"))
+        .arg(name)
+        .stdin(Stdio::null())
+        .output()
+        .expect("build.sh can be started");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    PathBuf::from(String::from_utf8(output.stdout).expect("a path").trim())
+}
