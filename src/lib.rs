@@ -3,6 +3,7 @@
 //! The rooms, from the inside out; an inner room never imports an outer one. docs/design.md is the contract.
 
 pub mod alarm;
+pub mod app;
 pub mod cli;
 mod complaint;
 pub mod devapi;

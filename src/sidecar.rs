@@ -3,32 +3,36 @@
 //!
 //! Nothing else changes an election's state. Requests run as tasks and come back as events; HTTP answers are computed
 //! from the boards at any time and never wait for the loop. The order of a start is: configuration, state directory,
-//! files reset to not-leader, listeners, campaign.
+//! files reset to not-leader, locks, listeners, campaign.
 
-use std::path::PathBuf;
+mod app;
+mod contender;
+mod signals;
+
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use signal_hook::consts::{SIGINT, SIGTERM};
-use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
 use crate::alarm::Alarm;
-use crate::complaint::{Ask, Complaints};
-use crate::election::{
-    Acknowledgement, Config, Election, Input, Kind, Outcome, Output, Reason, Seen, Status, Via, Write, pod_of,
-};
+use crate::app::lock::{self, Enforcement, LockError};
+use crate::app::{Evidence, Gone, Sign, enforcement_lock};
+use crate::complaint::Ask;
+use crate::election::{Acknowledgement, Config, Input, Kind, Outcome, Output, Seen, Shutdown, Status, Via, Write};
 use crate::kubernetes::{self, Api, ConfigError, Connection, Failure, Snapshot, Source, Watched};
 use crate::names;
 use crate::report::file::FileReport;
-use crate::report::http::{self, Address, App, BindError, Command, Listener, Refusal};
+use crate::report::http::{self, Address, App, BindError, Command, Course, Listener, Refusal, Reply};
 use crate::report::metrics::Metrics;
 use crate::report::probe::{self, Health, ReadyWhen};
 use crate::report::{Board, file};
-use crate::state::{LeaseState, Owner, StateDir, StateError};
+use crate::state::{Owner, StateDir, StateError};
 use crate::time::{self, Clock, Moment, SystemClock};
+use app::{AppSide, News};
+use contender::{Contender, log_change, spawn_watch};
+use signals::Signals;
 
 /// The loop turns at least so often, which is what /livez watches.
 const HEARTBEAT: Duration = Duration::from_secs(3);
@@ -36,6 +40,15 @@ const HEARTBEAT: Duration = Duration::from_secs(3);
 const LOCK_RETRY: Duration = Duration::from_millis(50);
 /// Results of requests that wait for the loop.
 const EVENTS: usize = 256;
+
+/// Beyond the answer TTL, the least that a shutdown takes.
+pub const SHORTEST_ENDING: Duration = Duration::from_secs(2);
+/// What is left of the shutdown grace when the election ends: for last answers, and for streams to close.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+/// What a release may take, beyond the promises that it waits for.
+const RELEASE_TIME: Duration = Duration::from_secs(1);
+/// How often the lock of who enforces a term's end is tried, while a release waits for it.
+const ENFORCEMENT_RETRY: Duration = Duration::from_millis(10);
 
 /// Everything that `run` is told, validated.
 #[derive(Clone, Debug)]
@@ -54,7 +67,41 @@ pub struct Settings {
     pub report_dir: Option<PathBuf>,
     pub state_dir: Option<PathBuf>,
     pub on_sigterm: OnSigterm,
+    pub shutdown_grace: Duration,
     pub ready_when: ReadyWhen,
+    pub app: AppSettings,
+}
+
+/// What the app is to show.
+#[derive(Clone, Debug, Default)]
+pub struct AppSettings {
+    /// Alive while all of them say so; without any, always.
+    pub evidence: Vec<Evidence>,
+    /// Only sessions of this name count.
+    pub session_name: Option<String>,
+}
+
+impl AppSettings {
+    /// Everything wrong with them, a sentence each.
+    pub fn faults(&self, has_report_dir: bool, on_sigterm: OnSigterm) -> Vec<String> {
+        let mut faults = Vec::new();
+        let has = |evidence: &Evidence| self.evidence.contains(evidence);
+        for (index, evidence) in self.evidence.iter().enumerate() {
+            if self.evidence[..index].contains(evidence) {
+                faults.push(format!("--app-alive {evidence} is given twice"));
+            }
+        }
+        if has(&Evidence::Lock) && !has_report_dir {
+            faults.push("--app-alive lock needs --report-dir: the lock is a file in it".into());
+        }
+        if self.session_name.is_some() && !has(&Evidence::Session) {
+            faults.push("--session-name needs --app-alive session".into());
+        }
+        if on_sigterm == OnSigterm::WaitForApp && self.evidence.is_empty() {
+            faults.push("--on-sigterm wait-for-app needs --app-alive: nothing shows when the app has ended".into());
+        }
+        faults
+    }
 }
 
 /// What a termination signal says about the app.
@@ -64,6 +111,8 @@ pub enum OnSigterm {
     Auto,
     /// The app has ended before: release at once.
     Release,
+    /// The app ends as well: lead on until it has, or the grace is nearly over.
+    WaitForApp,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -74,6 +123,8 @@ pub enum RunError {
     Bind(#[from] BindError),
     #[error(transparent)]
     File(#[from] file::Error),
+    #[error(transparent)]
+    Lock(#[from] LockError),
     #[error(transparent)]
     State(#[from] StateError),
     #[error("the namespace {0:?} of the kubeconfig's context is no namespace: {1}; give --namespace")]
@@ -123,24 +174,34 @@ pub async fn run(settings: Settings) -> Result<(), RunError> {
     if let Some(files) = &files {
         files.reset(SystemClock.boot())?;
     }
+    let locks = make_locks(settings.report_dir.as_deref(), &boards)?;
+    let app = AppSide::new(&settings)?;
     let health = Arc::new(Health::new(boards.len(), settings.ready_when, SystemClock.boot()));
     let (stop_serving, serving) = watch::channel(false);
     let (commands_in, commands) = mpsc::channel(16);
-    let servers = serve(&settings, &boards, &metrics, &health, commands_in, serving)?;
+    let servers = serve(&settings, &boards, &metrics, &health, &app, commands_in, serving)?;
 
     let (watched_in, watched) = mpsc::channel(EVENTS);
     let (done_in, done) = mpsc::channel(EVENTS);
     let mut contenders = Vec::new();
     let identity = format!("{}_{}", settings.election.identity, random_hex());
     let config = Config { identity, ..settings.election };
-    for (index, board) in boards.iter().enumerate() {
+    for (index, (board, enforcement)) in boards.iter().zip(locks).enumerate() {
         let api = Arc::new(Api::new(Arc::clone(&connection), namespace.clone(), board.lease.clone()));
-        contenders.push(Contender::new(index, &config, api, Arc::clone(board), state.as_ref(), &watched_in)?);
+        contenders.push(Contender::new(
+            index,
+            &config,
+            api,
+            Arc::clone(board),
+            state.as_ref(),
+            enforcement,
+            &watched_in,
+        )?);
     }
     let alarm = Alarm::new().map_err(|error| RunError::Machine("timers", error))?;
     let mut sidecar =
-        Sidecar { alarm, contenders, files, metrics, health, watched_in, watched, done_in, done, commands };
-    sidecar.campaign(signals, settings.on_sigterm).await;
+        Sidecar { alarm, contenders, files, metrics, health, app, watched_in, watched, done_in, done, commands };
+    sidecar.campaign(signals, &settings).await;
     // Its receiver of commands goes with it: one that comes now is refused, not kept.
     drop(sidecar);
     drop(stop_serving);
@@ -157,6 +218,7 @@ fn serve(
     boards: &[Arc<Board>],
     metrics: &Arc<Metrics>,
     health: &Arc<Health>,
+    app: &AppSide,
     commands: mpsc::Sender<Command>,
     serving: watch::Receiver<bool>,
 ) -> Result<Vec<JoinHandle<()>>, RunError> {
@@ -178,6 +240,7 @@ fn serve(
     let app = App {
         boards: boards.to_vec(),
         clock: Arc::new(SystemClock),
+        sessions: Arc::clone(&app.sessions),
         commands,
         allowed_hosts: settings.allowed_hosts.clone(),
     };
@@ -187,7 +250,7 @@ fn serve(
 
 /// Locks the state directory. A former sidecar of this pod that still ends is waited for; with a directory that
 /// another pod uses, this sidecar goes on without one.
-async fn open_state(path: Option<&std::path::Path>, owner: Owner) -> Result<Option<StateDir>, RunError> {
+async fn open_state(path: Option<&Path>, owner: Owner) -> Result<Option<StateDir>, RunError> {
     let Some(path) = path else { return Ok(None) };
     let mut told = false;
     loop {
@@ -214,66 +277,10 @@ async fn open_state(path: Option<&std::path::Path>, owner: Owner) -> Result<Opti
     }
 }
 
-/// One lease's election and what belongs to it.
-struct Contender {
-    election: Election,
-    api: Arc<Api>,
-    board: Arc<Board>,
-    state: Option<LeaseState>,
-    state_failed: bool,
-    watch: JoinHandle<()>,
-    wake_at: Moment,
-    file_written_at: Moment,
-    complaints: Complaints,
-    file_complaints: Complaints,
-    done: bool,
-}
-
 /// What a request came to.
 enum Done {
     Wrote { lease: usize, write: Box<Write>, sent_at: Moment, outcome: Outcome, failure: Option<Failure> },
     Read { lease: usize, result: Result<Snapshot, Failure> },
-}
-
-impl Contender {
-    fn new(
-        index: usize,
-        config: &Config,
-        api: Arc<Api>,
-        board: Arc<Board>,
-        state: Option<&StateDir>,
-        watched: &mpsc::Sender<(usize, Watched)>,
-    ) -> Result<Self, StateError> {
-        let (state, inheritance) = match state {
-            Some(state) => {
-                let (state, inheritance) = state.lease(&board.lease, &config.identity, config.answer_ttl)?;
-                (Some(state), inheritance)
-            }
-            None => Default::default(),
-        };
-        let election = Election::new(config.clone(), inheritance.seen, random_u64())
-            .succeed(inheritance.former, SystemClock.boot() + inheritance.promised_for);
-        let watch = spawn_watch(&api, config, index, watched);
-        Ok(Contender {
-            election,
-            api,
-            board,
-            state,
-            state_failed: false,
-            watch,
-            wake_at: Moment::NEVER,
-            file_written_at: Moment::BOOT,
-            complaints: Complaints::default(),
-            file_complaints: Complaints::default(),
-            done: false,
-        })
-    }
-}
-
-fn spawn_watch(api: &Arc<Api>, config: &Config, lease: usize, tell: &mpsc::Sender<(usize, Watched)>) -> JoinHandle<()> {
-    let (api, tell, pause) = (Arc::clone(api), tell.clone(), config.renew_interval);
-    let spread = random_u64() as f64 / u64::MAX as f64;
-    tokio::spawn(async move { kubernetes::watch(&api, pause, spread, lease, tell).await })
 }
 
 struct Sidecar {
@@ -282,6 +289,7 @@ struct Sidecar {
     files: Option<FileReport>,
     metrics: Arc<Metrics>,
     health: Arc<Health>,
+    app: AppSide,
     watched_in: mpsc::Sender<(usize, Watched)>,
     watched: mpsc::Receiver<(usize, Watched)>,
     done_in: mpsc::Sender<Done>,
@@ -290,21 +298,21 @@ struct Sidecar {
 }
 
 impl Sidecar {
-    async fn campaign(&mut self, mut signals: Signals, on_sigterm: OnSigterm) {
+    async fn campaign(&mut self, mut signals: Signals, settings: &Settings) {
+        if let Some(why) = self.app.gone().map(str::to_owned) {
+            self.app_gone(&Gone { why, proved: false });
+        }
         while !self.contenders.iter().all(|contender| contender.done) {
             let now = SystemClock.boot();
             self.health.beat(now);
-            let refresh_at = self.refresh(now);
-            let wake_at = self.contenders.iter().map(|contender| contender.wake_at).min().unwrap_or(Moment::NEVER);
-            let wake_at = wake_at.min(refresh_at).min(now + HEARTBEAT);
+            let next =
+                [self.refresh(now), self.await_enforcers(now), self.settle_step_downs(now), self.app.let_go(now)];
+            let wake_at = self.contenders.iter().map(|contender| contender.wake_at).chain(next).min();
+            let wake_at = wake_at.unwrap_or(Moment::NEVER).min(now + HEARTBEAT);
             tokio::select! {
                 biased;
-                () = signals.next() => {
-                    tracing::info!("asked to end: releasing; a second signal ends this process at once, without releasing");
-                    for lease in 0..self.contenders.len() {
-                        self.handle(lease, Input::Shutdown { app_ended: on_sigterm == OnSigterm::Release });
-                    }
-                }
+                () = signals.next() => self.shut_down(settings),
+                news = self.app.news() => self.app_says(news),
                 Some(done) = self.done.recv() => self.finished(done),
                 Some((lease, watched)) = self.watched.recv() => self.watched(lease, watched),
                 Some(command) = self.commands.recv() => self.command(command),
@@ -359,7 +367,12 @@ impl Sidecar {
         board.publish(status, SystemClock.wall());
         self.write_file(lease);
         // A file that could not be written says nothing that was not promised: it ends by itself.
-        (!leads).then(|| Input::Withdrawn { version, promised_until: board.promised_until() })
+        let contender = &mut self.contenders[lease];
+        if leads {
+            contender.enforced_until = None;
+        }
+        contender.note_enforcers(before.leading.filter(|_| !leads).map(|leading| leading.stop_by));
+        (!leads).then(|| Input::Withdrawn { version, promised_until: contender.promised_until() })
     }
 
     /// Refreshes the files of leaders each quarter of the answer TTL, and says when the next one is due.
@@ -381,10 +394,13 @@ impl Sidecar {
 
     fn write_file(&mut self, lease: usize) {
         let now = SystemClock.boot();
-        self.contenders[lease].file_written_at = now;
+        let contender = &mut self.contenders[lease];
+        contender.file_written_at = now;
+        contender.file_is_old = false;
         if let Some(files) = &self.files
             && let Err(error) = files.refresh(lease, now)
         {
+            contender.file_is_old = true;
             self.metrics.report_write_failed();
             let text = format!("cannot write the report files, so readers of them see no leader: {error}");
             if self.contenders[lease].file_complaints.is_news(&text, now) {
@@ -485,17 +501,12 @@ impl Sidecar {
     fn command(&mut self, command: Command) {
         // Who asked may be gone; then nobody is told.
         match command {
-            Command::StepDown { lease, to: Some(_), reply } => {
-                let _ = reply
-                    .send(refusal("not_supported", "naming a successor is not supported yet: leave out \"to\"".into()));
-                let _ = lease;
-            }
-            Command::StepDown { lease, to: None, reply } => self.step_down(lease, reply),
+            Command::StepDown { lease, to, wait, reply } => self.step_down(lease, to, wait, reply),
             Command::Stopped { lease, token, reply } => {
                 let _ = reply.send(match self.contenders[lease].election.acknowledgement(token) {
                     Acknowledgement::Accepted => {
                         self.handle(lease, Input::AppStopped { token });
-                        Ok(())
+                        Ok(Course::Done)
                     }
                     Acknowledgement::StillLeading => refusal(
                         "still_leading",
@@ -510,91 +521,126 @@ impl Sidecar {
         }
     }
 
-    fn step_down(&mut self, lease: usize, reply: oneshot::Sender<Result<(), Refusal>>) {
-        let leads = self.contenders[lease].election.status().leading_at(SystemClock.boot()).is_some();
-        if leads {
-            self.handle(lease, Input::StepDown);
+    fn step_down(&mut self, lease: usize, to: Option<String>, wait: Duration, reply: Reply) {
+        if let Some(refused) = self.contenders[lease].refuses_step_down(to.as_deref()) {
+            // Who asked may be gone; then nobody is told.
+            let _ = reply.send(Err(refused));
+            return;
         }
-        let _ = reply.send(if leads { Ok(()) } else { refusal("not_leader", "this pod does not lead".into()) });
+        self.handle(lease, Input::StepDown { to });
+        self.contenders[lease].stepped_down(wait, reply);
+    }
+
+    /// Tells who asked for it what came of a step-down, and says until when the others wait.
+    fn settle_step_downs(&mut self, now: Moment) -> Moment {
+        self.contenders.iter_mut().map(|contender| contender.settle_step_downs(now)).min().unwrap_or(Moment::NEVER)
+    }
+
+    /// Looks whether those that a release waits for have ended, and says when to look again.
+    fn await_enforcers(&mut self, now: Moment) -> Moment {
+        let mut next = Moment::NEVER;
+        for lease in 0..self.contenders.len() {
+            let contender = &mut self.contenders[lease];
+            if contender.enforced_until.is_none() {
+                continue;
+            }
+            contender.note_enforcers(None);
+            if contender.enforced_until.is_some() {
+                next = now + ENFORCEMENT_RETRY;
+                continue;
+            }
+            let version = contender.board.status().version;
+            let promised_until = contender.promised_until();
+            self.handle(lease, Input::Withdrawn { version, promised_until });
+        }
+        next
+    }
+
+    fn shut_down(&mut self, settings: &Settings) {
+        tracing::info!("asked to end: releasing; a second signal ends this process at once, without releasing");
+        signals::end_within(settings.shutdown_grace);
+        let now = SystemClock.boot();
+        let end_by = now + settings.shutdown_grace.saturating_sub(LAST_WORDS);
+        let leave_at = match settings.on_sigterm {
+            OnSigterm::WaitForApp => (end_by - settings.election.answer_ttl - RELEASE_TIME).max(now),
+            OnSigterm::Auto | OnSigterm::Release => now,
+        };
+        let app_ended = settings.on_sigterm == OnSigterm::Release;
+        for lease in 0..self.contenders.len() {
+            self.handle(lease, Input::Shutdown(Shutdown { app_ended, leave_at, end_by }));
+        }
+    }
+
+    fn app_says(&mut self, news: News) {
+        match news {
+            News::Sign(sign) => self.sign(sign),
+            News::Unlocked(sign, hold) => {
+                self.sign(sign);
+                // By now everything says not-leader, unless a file could not be written: it still says yes.
+                let old = self.contenders.iter().filter(|contender| contender.file_is_old);
+                if let Some(until) = old.map(|contender| contender.board.promised_until()).max() {
+                    self.app.hold_until(hold, until);
+                }
+            }
+            News::Sessions => {
+                let now = SystemClock.boot();
+                if let Some(sign) = self.app.of_sessions(now) {
+                    self.sign(sign);
+                }
+                for lease in 0..self.contenders.len() {
+                    self.look_at_exclusive_sessions(lease, now);
+                }
+            }
+        }
+    }
+
+    fn sign(&mut self, sign: Sign) {
+        match self.app.note(sign) {
+            None => {}
+            Some(Ok(())) => {
+                for lease in 0..self.contenders.len() {
+                    self.handle(lease, Input::AppAlive);
+                }
+            }
+            Some(Err(gone)) => self.app_gone(&gone),
+        }
+    }
+
+    fn app_gone(&mut self, gone: &Gone) {
+        for lease in 0..self.contenders.len() {
+            self.one_is_gone(lease, gone);
+        }
+    }
+
+    fn one_is_gone(&mut self, lease: usize, Gone { why, proved }: &Gone) {
+        // Who enforces a term's end is an app as well.
+        let proved = *proved && !self.contenders[lease].is_enforced();
+        self.handle(lease, Input::AppGone { proved, why: why.clone() });
+    }
+
+    /// The exclusive session that led is gone: its term ends, and with it what was told. The next of this pod, or of
+    /// another, leads under a new token.
+    fn look_at_exclusive_sessions(&mut self, lease: usize, now: Moment) {
+        let leading = self.contenders[lease].board.status().leading;
+        let Some(gone) = leading.and_then(|leading| self.app.sessions.leader_ended(lease, leading.token, now)) else {
+            return;
+        };
+        self.one_is_gone(lease, &gone);
+        if self.app.gone().is_none() {
+            self.handle(lease, Input::AppAlive);
+        }
     }
 }
 
-fn refusal(code: &'static str, message: String) -> Result<(), Refusal> {
+/// The locks in the report directory, there before anything says yes; one for each lease's enforcers.
+fn make_locks(dir: Option<&Path>, boards: &[Arc<Board>]) -> Result<Vec<Option<Enforcement>>, LockError> {
+    let Some(dir) = dir else { return Ok(boards.iter().map(|_| None).collect()) };
+    lock::open(&dir.join(lock::ALIVE))?;
+    boards.iter().map(|board| Enforcement::open(enforcement_lock(dir, &board.lease)).map(Some)).collect()
+}
+
+fn refusal(code: &'static str, message: String) -> Result<Course, Refusal> {
     Err(Refusal { code, message })
-}
-
-impl Contender {
-    /// Logs a failure when it is news, and the end of all failures.
-    fn note(&mut self, ask: Ask, failure: Option<&Failure>) {
-        let (lease, now) = (&self.board.lease, SystemClock.boot());
-        match failure {
-            // A conflict is how the election works.
-            Some(Failure::Status { code: 409, .. }) => {}
-            Some(failure) => {
-                let text = kubernetes::advice(failure, &self.api);
-                if self.complaints.failed(ask, &text, now).is_some() {
-                    tracing::warn!(lease, "{text}");
-                }
-            }
-            None => {
-                if self.complaints.worked(ask).is_some() {
-                    tracing::info!(lease, "the API server answers again");
-                }
-            }
-        }
-    }
-}
-
-fn log_change(board: &Board, before: &Status, status: &Status) {
-    if status.version == before.version {
-        return;
-    }
-    let (lease, reason) = (&board.lease, status.reason.as_str());
-    match (&status.leading, &before.leading) {
-        (Some(leading), _) => {
-            tracing::info!(lease, fencing_token = leading.token, transitions = status.transitions, "leading");
-        }
-        (None, Some(_)) => tracing::info!(lease, reason, why = status.message, "not leading any more"),
-        // Its message is the warning that was just logged.
-        (None, None) if status.reason == Reason::Refused => {
-            if before.reason != Reason::Refused {
-                tracing::info!(lease, reason, "not leading");
-            }
-        }
-        (None, None) if status.reason != before.reason || status.holder != before.holder => {
-            let holder: String = status.holder.as_deref().map(pod_of).unwrap_or("").chars().take(80).collect();
-            tracing::info!(lease, reason, holder, why = status.message, "not leading");
-        }
-        (None, None) => {}
-    }
-}
-
-/// SIGTERM and SIGINT. A second one ends the process at once, even if the loop is stuck.
-struct Signals {
-    terminate: Signal,
-    interrupt: Signal,
-}
-
-impl Signals {
-    fn install() -> Result<Self, RunError> {
-        let fault = |error| RunError::Machine("signals", error);
-        let armed = Arc::new(AtomicBool::new(false));
-        for number in [SIGTERM, SIGINT] {
-            signal_hook::flag::register_conditional_shutdown(number, 1, Arc::clone(&armed)).map_err(fault)?;
-            signal_hook::flag::register(number, Arc::clone(&armed)).map_err(fault)?;
-        }
-        armed.store(false, Ordering::Relaxed);
-        let terminate = signal(SignalKind::terminate()).map_err(fault)?;
-        let interrupt = signal(SignalKind::interrupt()).map_err(fault)?;
-        Ok(Signals { terminate, interrupt })
-    }
-
-    async fn next(&mut self) {
-        tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
-        }
-    }
 }
 
 fn random_u64() -> u64 {

@@ -97,7 +97,7 @@ fn the_last_pod_leaves_a_released_lease_with_its_proof_and_the_next_takes_it_at_
 #[test]
 fn a_second_signal_ends_the_sidecar_at_once_and_releases_nothing() {
     let stage = Stage::released(shared(), "second");
-    let mut pod = stage.slow_pod("a").flag("--answer-ttl", "30s").start();
+    let mut pod = stage.slow_pod("a").flag("--answer-ttl", "30s").flag("--shutdown-grace", "60s").start();
     pod.wait_leader(SOON);
     pod.sigterm();
     pod.wait_not_leader(SOON);
@@ -136,7 +136,9 @@ fn a_leader_steps_down_on_request_and_comes_back_when_it_is_its_turn() {
     for (leaves, follows) in [(&first, &second), (&second, &first)] {
         let asked = clock::now();
         let answer = leaves.connect().post(STEP_DOWN, &json!({})).expect("answers");
+        // It says who leads then.
         assert_eq!((answer.status, &answer.json()["leader"]), (200, &json!(false)));
+        assert_eq!(answer.json()["holder"], follows.pod());
         recorder.wait_leader(asked, SOON, |pod| pod == follows.pod());
         tokens.push(token(&follows.status()));
     }
@@ -150,8 +152,8 @@ fn a_leader_without_a_rival_steps_down_and_leads_again_under_a_new_token() {
     let pod = stage.slow_pod("a").start();
     let before = token(&pod.wait_leader(SOON));
     let recorder = Recorder::start([&pod]);
-    pod.connect().post(STEP_DOWN, &json!({})).expect("answers");
-    pod.wait_not_leader(SOON);
+    let answer = pod.connect().post(STEP_DOWN, &json!({})).expect("answers");
+    assert_eq!((answer.status, &answer.json()["code"]), (409, &json!("nobody_took_over")));
     let again = token(&pod.wait_leader(SOON));
     assert!(again > before);
     recorder.assert_no_overlap();
@@ -162,7 +164,7 @@ fn a_leader_without_a_rival_steps_down_and_leads_again_under_a_new_token() {
 #[test]
 fn an_acknowledged_loss_is_released_before_the_promise_runs_out() {
     let stage = Stage::released(shared(), "stopped");
-    let pod = stage.slow_pod("a").flag("--answer-ttl", "40s").start();
+    let pod = stage.slow_pod("a").flag("--answer-ttl", "40s").flag("--shutdown-grace", "60s").start();
     let term = token(&pod.wait_leader(SOON));
     let acknowledge = |token: u64| {
         let answer = pod.connect().post(STOPPED, &json!({ "fencing_token": token })).expect("answers");
@@ -172,7 +174,8 @@ fn an_acknowledged_loss_is_released_before_the_promise_runs_out() {
     assert_eq!(acknowledge(term + 1), (409, "wrong_token".into()));
 
     let asked = clock::now();
-    pod.connect().post(STEP_DOWN, &json!({})).expect("answers");
+    let answer = pod.connect().post(&format!("{STEP_DOWN}?wait=0s"), &json!({})).expect("answers");
+    assert_eq!((answer.status, &answer.json()["reason"]), (202, &json!("stepped_down")));
     assert_eq!(acknowledge(term - 1), (409, "wrong_token".into()));
     assert_eq!(stage.holder().as_deref(), Some("a"), "a promise is in force");
     assert_eq!(acknowledge(term).0, 200);

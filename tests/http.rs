@@ -5,7 +5,7 @@ mod report;
 use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
-use leasehold::report::http::{Address, Command, Listener, Refusal};
+use leasehold::report::http::{Address, Command, Course, Listener, Refusal};
 use leasehold::time::Clock;
 use report::*;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -329,10 +329,12 @@ async fn commands_reach_the_loop_and_its_word_is_the_answer() {
     let mut server = Server::start().await;
     let json = "Content-Type: application/json\r\n";
     let to_loop = async {
-        let Some(Command::StepDown { lease: 0, to: None, reply }) = server.commands.recv().await else { panic!() };
-        reply.send(Ok(())).unwrap();
-        let Some(Command::StepDown { lease: 1, to, reply }) = server.commands.recv().await else { panic!() };
-        assert_eq!(to.as_deref(), Some("web-1"));
+        let Some(Command::StepDown { lease: 0, to: None, reply, .. }) = server.commands.recv().await else { panic!() };
+        reply.send(Ok(Course::Done)).unwrap();
+        let Some(Command::StepDown { lease: 1, to, wait, reply }) = server.commands.recv().await else { panic!() };
+        assert_eq!((to.as_deref(), wait), (Some("web-1"), Duration::from_millis(500)));
+        reply.send(Ok(Course::UnderWay)).unwrap();
+        let Some(Command::StepDown { lease: 1, reply, .. }) = server.commands.recv().await else { panic!() };
         reply.send(Err(Refusal { code: "not_leader", message: "this pod does not lead".into() })).unwrap();
         let Some(Command::Stopped { lease: 0, token: 77, reply }) = server.commands.recv().await else { panic!() };
         reply.send(Err(Refusal { code: "wrong_token", message: "this term's token is 78".into() })).unwrap();
@@ -350,6 +352,8 @@ async fn commands_reach_the_loop_and_its_word_is_the_answer() {
     };
     let from_app = async {
         assert_eq!(post("/v1/leases/web/stepdown", "").await.status, 200);
+        let under_way = post("/v1/leases/jobs/stepdown?wait=500ms", r#"{"to":"web-1"}"#).await;
+        assert_eq!((under_way.status, &under_way.json()["lease"]), (202, &"jobs".into()));
         let refused = post("/v1/leases/jobs/stepdown", r#"{"to":"web-1"}"#).await;
         assert_eq!((refused.status, refused.code()), (409, "not_leader".into()));
         let refused = post("/v1/leases/web/stopped", r#"{"fencing_token":77}"#).await;
@@ -370,6 +374,9 @@ async fn a_command_in_any_other_form_is_refused_and_never_reaches_the_loop() {
         ("/v1/leases/web/stepdown", "Content-Type: application/jsonp\r\n", "{}", 415),
         ("/v1/leases/web/stepdown", json, "{", 400),
         ("/v1/leases/web/stepdown", json, r#"{"too":"web-1"}"#, 400),
+        ("/v1/leases/web/stepdown", json, r#"{"to":""}"#, 400),
+        ("/v1/leases/web/stepdown", json, r#"{"to":"a/b"}"#, 400),
+        ("/v1/leases/web/stepdown?wait=soon", json, "{}", 400),
         ("/v1/leases/web/stepdown", json, &large, 413),
         ("/v1/leases/web/stopped", json, "", 400),
         ("/v1/leases/web/stopped", json, r#"{"fencing_token":-1}"#, 400),

@@ -8,12 +8,13 @@ use std::time::Duration;
 
 use super::log::Level;
 use super::{EX_USAGE, duration};
+use crate::app::Evidence;
 use crate::election::Config;
 use crate::kubernetes::Source;
 use crate::names::{dns_label, dns_subdomain};
 use crate::report::http::Address;
 use crate::report::probe::ReadyWhen;
-use crate::sidecar::{self, OnSigterm, Settings};
+use crate::sidecar::{self, AppSettings, OnSigterm, SHORTEST_ENDING, Settings};
 
 /// A file is named after the lease, with an ending, and a file's name has at most 255 characters.
 const LONGEST_NAME: usize = 230;
@@ -120,6 +121,27 @@ pub struct Args {
     #[arg(long, value_enum, default_value_t = ReadyWhen::Observed, env = "LEASEHOLD_READY_WHEN", hide_env = true, help_heading = "Answers")]
     ready_when: ReadyWhen,
 
+    /// What shows that the app lives: lock, session, asking, http://127.0.0.1:PORT/PATH or tcp://127.0.0.1:PORT;
+    /// repeatable, alive while all say so
+    #[arg(
+        long,
+        value_name = "EVIDENCE",
+        env = "LEASEHOLD_APP_ALIVE",
+        value_delimiter = ',',
+        hide_env = true,
+        help_heading = "App"
+    )]
+    app_alive: Vec<Evidence>,
+    /// Only sessions opened with ?name=NAME count
+    #[arg(long, value_name = "NAME", env = "LEASEHOLD_SESSION_NAME", hide_env = true, help_heading = "App")]
+    session_name: Option<String>,
+    /// At SIGTERM wait promises out (auto), release at once as the app has ended (release), or lead on until it has
+    #[arg(long, value_enum, default_value_t = OnSigterm::Auto, env = "LEASEHOLD_ON_SIGTERM", hide_env = true, help_heading = "App")]
+    on_sigterm: OnSigterm,
+    /// After SIGTERM the process has ended by then; below the pod's terminationGracePeriodSeconds
+    #[arg(long, value_name = "TIME", default_value = "25s", env = "LEASEHOLD_SHUTDOWN_GRACE", value_parser = duration, hide_env = true, help_heading = "App")]
+    shutdown_grace: Duration,
+
     /// Use this kubeconfig [default: the pod's service account, else kubectl's]
     #[arg(long, value_name = "FILE", env = "LEASEHOLD_KUBECONFIG", hide_env = true, help_heading = "Process")]
     kubeconfig: Option<PathBuf>,
@@ -136,9 +158,6 @@ pub struct Args {
         help_heading = "Process"
     )]
     state_dir: PathBuf,
-    /// At SIGTERM wait promises out, or release at once: the app has ended
-    #[arg(long, value_enum, default_value_t = OnSigterm::Auto, env = "LEASEHOLD_ON_SIGTERM", hide_env = true, help_heading = "Process")]
-    on_sigterm: OnSigterm,
     /// End when the process that started this one ends
     #[arg(long, hide = true)]
     end_with_parent: bool,
@@ -256,10 +275,19 @@ impl Args {
                 }
             },
         };
+        let unless_off = |path: PathBuf| Some(path).filter(|path| path.as_os_str() != "off");
+        let report_dir = unless_off(self.report_dir);
+        let app = AppSettings { evidence: self.app_alive, session_name: self.session_name };
+        faults.extend(app.faults(report_dir.is_some(), self.on_sigterm));
+        if self.shutdown_grace < self.answer_ttl + SHORTEST_ENDING {
+            faults.push(format!(
+                "the shutdown grace ({:?}) must be at least {SHORTEST_ENDING:?} longer than the answer TTL ({:?}): promises are waited out, and then the lease is released",
+                self.shutdown_grace, self.answer_ttl
+            ));
+        }
         if !faults.is_empty() {
             return Err(faults);
         }
-        let unless_off = |path: PathBuf| Some(path).filter(|path| path.as_os_str() != "off");
         Ok(Settings {
             leases,
             namespace,
@@ -270,9 +298,11 @@ impl Args {
             listen,
             allowed_hosts: self.allowed_host,
             probe_listen,
-            report_dir: unless_off(self.report_dir),
+            report_dir,
             state_dir: unless_off(self.state_dir),
             on_sigterm: self.on_sigterm,
+            shutdown_grace: self.shutdown_grace,
+            app,
             ready_when: self.ready_when,
         })
     }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::record::{Record, Spec};
+use super::record::{Record, Spec, StepDown};
 use super::seen::{Seen, Via};
 use super::status::Status;
 use crate::time::Moment;
@@ -11,54 +11,48 @@ use crate::time::Moment;
 #[derive(Clone, Debug)]
 pub enum Input {
     /// The Lease, or its absence as of `version`, seen by the watch or its list.
-    Observed {
-        record: Option<Record>,
-        version: u64,
-        via: Via,
-    },
+    Observed { record: Option<Record>, version: u64, via: Via },
     /// The watch lives, and has nothing to say (a bookmark).
     Heard,
     /// The Lease cannot be listed or watched; `advice` says what to do about it.
-    WatchFailed {
-        advice: String,
-    },
+    WatchFailed { advice: String },
     /// The answer to [`Output::Read`]; `None` when it failed, which decides nothing.
     Read(Option<(Option<Record>, u64)>),
     /// What became of a write.
-    Wrote {
-        attempt: u64,
-        outcome: Outcome,
-    },
+    Wrote { attempt: u64, outcome: Outcome },
     /// Time passed.
     Tick,
     /// The not-leader published with this `Status::version` is now what everybody is told, and the last promise ended
     /// or ends then.
-    Withdrawn {
-        version: u64,
-        promised_until: Moment,
-    },
-    /// Whether the app lives; `proved` when its end is a proof that it stopped.
+    Withdrawn { version: u64, promised_until: Moment },
+    /// The app lives.
     AppAlive,
-    AppGone {
-        proved: bool,
-    },
+    /// It does not, and `why`; `proved` when that is a proof that nothing acts on what was promised.
+    AppGone { proved: bool, why: String },
     /// The app says that it stopped acting on this token.
-    AppStopped {
-        token: u64,
-    },
-    /// Hand over.
-    StepDown,
-    /// End: release, and say [`Output::Done`]. `app_ended`: the operator asserts that the app ended before.
-    Shutdown {
-        app_ended: bool,
-    },
+    AppStopped { token: u64 },
+    /// Hand over, to this pod if it is named.
+    StepDown { to: Option<String> },
+    /// End: release, and say [`Output::Done`].
+    Shutdown(Shutdown),
+}
+
+/// How this process is to end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shutdown {
+    /// The operator asserts that the app ended before.
+    pub app_ended: bool,
+    /// Until then a leader whose app lives leads on.
+    pub leave_at: Moment,
+    /// It ends then, released or not.
+    pub end_by: Moment,
 }
 
 /// What became of a write.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// Written, and this is the object now.
-    Committed(Record),
+    Committed(Box<Record>),
     /// Not written: the base is not the newest version any more, or the object is gone, or exists already.
     Conflict,
     /// Perhaps written: no answer, a broken connection, a server error.
@@ -97,6 +91,8 @@ pub struct Write {
     /// uid and resourceVersion that are replaced; both are always sent (S5).
     pub base: Option<Base>,
     pub spec: Spec,
+    /// What a release says to whom: the named successor goes first.
+    pub step_down: Option<StepDown>,
     /// Give up then, and close the connection.
     pub timeout: Duration,
 }
@@ -116,7 +112,7 @@ pub enum Kind {
         token: u64,
     },
     Renew,
-    /// Sets the proof of release: the renewTime of this very write.
+    /// Sets the proof of release, the renewTime of this very write, and [`Write::step_down`].
     Release,
 }
 

@@ -27,10 +27,10 @@ use broken::Broken;
 pub use broken::BrokenRule;
 pub use config::{ATTEMPT_TIMEOUT, Config, LARGEST_TOKEN, LONGEST_LEASE, RHO_PER_MILLE};
 use jitter::Jitter;
-pub use message::{Acknowledgement, Base, Input, Kind, Outcome, Output, Write};
-pub use record::{Record, Spec, Token};
+pub use message::{Acknowledgement, Base, Input, Kind, Outcome, Output, Shutdown, Write};
+pub use record::{Record, Spec, StepDown, Token};
 pub use seen::{News, Right, Seen, Verdict, Via};
-pub use status::{Leading, Reason, Status, pod_of};
+pub use status::{LONGEST_POD_NAME, Leading, Reason, Status, pod_of};
 
 use crate::time::{Moment, Now};
 
@@ -41,6 +41,8 @@ const DELETION_NOTICE: Duration = Duration::from_millis(250);
 const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(2);
 /// Who stepped down lets others go first, at most so long.
 const STEP_DOWN_HOLD_OFF: Duration = Duration::from_secs(2);
+/// A named successor goes before all others by so much.
+const HEAD_START: Duration = Duration::from_millis(20);
 /// Attempts of unknown outcome that are remembered; an older one that lands is released as an unknown own record.
 const UNRESOLVED_KEPT: usize = 32;
 
@@ -95,6 +97,8 @@ struct Leaving {
     app_ended: bool,
     /// The app says that it stopped acting on this term's token: its promises bind nobody.
     acknowledged: bool,
+    /// Who should lead then.
+    successor: Option<String>,
 }
 
 /// One candidate's election for one Lease.
@@ -130,7 +134,8 @@ pub struct Election {
     take_at: Option<(Moment, Moment)>,
     jitter: Jitter,
     collided: bool,
-    app_alive: bool,
+    /// Why the app is not alive, if it is not.
+    app_gone: Option<String>,
     hold_off_until: Moment,
     /// No term of this process promised anything beyond it.
     promises_end: Moment,
@@ -140,7 +145,7 @@ pub struct Election {
     withdrawn: Option<(u64, Moment)>,
     /// What was promised before this term, also by an earlier sidecar of this pod, ends then.
     promise_floor: Moment,
-    shutdown: Option<Shutdown>,
+    shutdown: Option<Ending>,
     refusal: Option<String>,
     last_token: Option<u64>,
     status: Status,
@@ -152,9 +157,12 @@ pub struct Election {
     broken: Broken,
 }
 
+/// This process is told to end.
 #[derive(Clone, Copy, Debug)]
-struct Shutdown {
+struct Ending {
     since: Moment,
+    leave_at: Moment,
+    end_by: Moment,
     /// A read sent after the request showed nothing of ours.
     looked: bool,
 }
@@ -185,7 +193,7 @@ impl Election {
             take_at: None,
             jitter: Jitter::new(seed, config.replicas),
             collided: false,
-            app_alive: true,
+            app_gone: None,
             hold_off_until: Moment::BOOT,
             promises_end: Moment::BOOT,
             led_version: 0,
@@ -269,13 +277,12 @@ impl Election {
             Input::Tick => {}
             Input::Withdrawn { version, promised_until } => self.withdrawn = Some((version, promised_until)),
             Input::AppAlive => {
-                self.app_alive = true;
-                if matches!(self.role, Role::Candidate) {
+                if self.app_gone.take().is_some() && matches!(self.role, Role::Candidate) {
                     self.read_at = None;
                 }
             }
-            Input::AppGone { proved } => {
-                self.app_alive = false;
+            Input::AppGone { proved, why } => {
+                self.app_gone = Some(why);
                 self.leave(now.boot, Reason::AppNotAlive, proved);
             }
             Input::AppStopped { token } => {
@@ -287,17 +294,15 @@ impl Election {
                     leaving.acknowledged |= leaving.token == token;
                 }
             }
-            Input::StepDown => {
-                if matches!(self.role, Role::Leading(_) | Role::Landed(_)) {
-                    self.hold_off_until = now.boot + self.step_down_hold_off();
+            Input::StepDown { to } => self.step_down(now.boot, to),
+            Input::Shutdown(Shutdown { app_ended, leave_at, end_by }) => {
+                self.shutdown.get_or_insert(Ending { since: now.boot, leave_at, end_by, looked: false });
+                if app_ended || now.boot >= leave_at || !matches!(self.role, Role::Leading(_)) {
+                    self.leave(now.boot, Reason::ShuttingDown, app_ended);
                 }
-                self.leave(now.boot, Reason::SteppedDown, false);
-            }
-            Input::Shutdown { app_ended } => {
-                self.shutdown.get_or_insert(Shutdown { since: now.boot, looked: false });
-                self.leave(now.boot, Reason::ShuttingDown, app_ended);
             }
         }
+        self.heed_requests(now.boot);
         let act = self.act(now);
         let mut outputs = Vec::new();
         if self.seen != self.remembered {
@@ -328,6 +333,37 @@ impl Election {
         }
     }
 
+    /// Whoever steps down lets others go first.
+    fn step_down(&mut self, now: Moment, to: Option<String>) {
+        if matches!(self.role, Role::Leading(_) | Role::Landed(_)) {
+            self.hold_off_until = now + self.step_down_hold_off();
+            self.leave(now, Reason::SteppedDown, false);
+            if let Role::Leaving(leaving) = &mut self.role {
+                leaving.successor = to;
+            }
+        }
+    }
+
+    /// What is to end a term without an input of its own: a request in the Lease that speaks of this very term, and
+    /// the end of the time that a shutdown leaves to an app.
+    fn heed_requests(&mut self, now: Moment) {
+        let token = match &self.role {
+            Role::Leading(term) => term.draft.token,
+            Role::Landed(draft) => draft.token,
+            Role::Candidate | Role::Leaving(_) => return,
+        };
+        let request = self.seen.record().and_then(Record::step_down).filter(|request| request.token == token);
+        if let Some(StepDown { to, .. }) = request
+            && to.as_deref() != Some(pod_of(&self.config.identity))
+        {
+            let to = to.clone();
+            self.step_down(now, to);
+        }
+        if self.shutdown.is_some_and(|ending| now >= ending.leave_at) {
+            self.leave(now, Reason::ShuttingDown, false);
+        }
+    }
+
     /// Ends this candidate's hold on the record, if it has one, in the order that S7 asks for: not-leader first, the
     /// release when promises are over.
     fn leave(&mut self, now: Moment, reason: Reason, app_ended: bool) {
@@ -343,6 +379,7 @@ impl Election {
                     stop_by: now + self.config.hold_time(),
                     app_ended,
                     acknowledged: false,
+                    successor: None,
                 });
                 self.send_at = now;
             }
@@ -359,6 +396,7 @@ impl Election {
                     stop_by: term.stop_by,
                     app_ended,
                     acknowledged: false,
+                    successor: None,
                 });
                 self.send_at = now;
             }
@@ -469,10 +507,10 @@ impl Election {
                 self.role = Role::Landed(draft);
                 self.former.clear();
                 self.promise_floor = self.promise_floor.max(self.withdrawn.map_or(Moment::BOOT, |(_, until)| until));
-                if self.app_alive && self.shutdown.is_none() {
+                if self.app_gone.is_none() && self.shutdown.is_none() {
                     self.renewed(now.boot, draft, attempt.sent_at);
                 } else {
-                    let reason = if self.app_alive { Reason::ShuttingDown } else { Reason::AppNotAlive };
+                    let reason = if self.app_gone.is_none() { Reason::ShuttingDown } else { Reason::AppNotAlive };
                     self.leave(now.boot, reason, false);
                 }
             }
@@ -558,6 +596,7 @@ impl Election {
                 stop_by: now.boot + self.config.hold_time(),
                 app_ended: false,
                 acknowledged: false,
+                successor: None,
             });
         }
     }
@@ -619,7 +658,7 @@ impl Election {
                 if record.version > self.seen.version() {
                     let version = record.version;
                     self.unresolved.push(attempt);
-                    self.observe(now, Some(record), version, Via::Event);
+                    self.observe(now, Some(*record), version, Via::Event);
                 }
             }
             Outcome::Conflict if candidate => {
@@ -683,6 +722,10 @@ impl Election {
 
     fn act(&mut self, now: Now) -> Option<Output> {
         self.expire(now.boot);
+        if self.shutdown.is_some_and(|ending| now.boot >= ending.end_by) {
+            self.done = true;
+            return None;
+        }
         if self.in_flight.is_some() {
             return None;
         }
@@ -712,7 +755,7 @@ impl Election {
 
     /// A candidate that is not to take the record: it only looks whether an earlier write of its own landed.
     fn may_not_lead(&self) -> bool {
-        matches!(self.role, Role::Candidate) && (self.shutdown.is_some() || !self.app_alive)
+        matches!(self.role, Role::Candidate) && (self.shutdown.is_some() || self.app_gone.is_some())
     }
 
     fn read_due(&mut self, now: Moment) -> Option<Output> {
@@ -795,7 +838,7 @@ impl Election {
             self.look_for_unresolved(now.boot, self.config.retry_period);
             return None;
         }
-        if !self.app_alive {
+        if self.app_gone.is_some() {
             self.look_for_unresolved(now.boot, self.config.renew_interval);
             return None;
         }
@@ -850,10 +893,14 @@ impl Election {
     /// When this candidate takes or creates: when the record is free, plus a jitter that is drawn once for each
     /// record. `None`: not by itself.
     fn take_moment(&mut self, verdict: Verdict) -> Option<Moment> {
+        let successor = self.seen.record().and_then(Record::step_down).and_then(|request| request.to.as_deref());
         let (free_at, expired) = match verdict {
             Verdict::Absent(at) => (at, false),
             // Nobody else may take it yet: there is nobody to collide with.
             Verdict::Free(at, Right::OwnFormer) => return Some(at),
+            // The others wait for this one.
+            Verdict::Free(at, Right::Released) if successor == Some(pod_of(&self.config.identity)) => return Some(at),
+            Verdict::Free(at, Right::Released) if successor.is_some() => (at + HEAD_START, false),
             Verdict::Free(at, right) => (at, matches!(right, Right::Expired | Right::Waited)),
             Verdict::Unknown | Verdict::HeldUntilDeleted | Verdict::Coordinated | Verdict::TokenUnusable => {
                 return None;
@@ -916,10 +963,16 @@ impl Election {
             Kind::Create => None,
             _ => self.seen.record().map(|record| Base { uid: record.uid.clone(), version: record.version }),
         };
+        let step_down = match &self.role {
+            Role::Leaving(Leaving { token, successor: Some(to), .. }) if kind == Kind::Release => {
+                Some(StepDown { token: *token, to: Some(to.clone()) })
+            }
+            _ => None,
+        };
         let base_version = self.seen.version();
         let uid = base.as_ref().map(|base| base.uid.clone());
         self.in_flight = Some(Attempt { id, sent_at: now, base_version, uid, kind, spec: spec.clone() });
-        Output::Write(Write { attempt: id, kind, base, spec, timeout: self.attempt_timeout(now) })
+        Output::Write(Write { attempt: id, kind, base, spec, step_down, timeout: self.attempt_timeout(now) })
     }
 
     /// Holder rule 1: new for each attempt, in microseconds, and growing with the boot clock even when the wall clock
@@ -951,6 +1004,12 @@ impl Election {
             Role::Leading(term) => at = at.min(term.valid_until),
             Role::Leaving(leaving) if self.shutdown.is_some() && now < leaving.stop_by => at = at.min(leaving.stop_by),
             _ => {}
+        }
+        if let Some(ending) = &self.shutdown {
+            at = at.min(ending.end_by);
+            if matches!(self.role, Role::Leading(_)) {
+                at = at.min(ending.leave_at);
+            }
         }
         if self.in_flight.is_some() {
             // Its outcome comes, at the latest by its time-out, and nothing else is sent before it.

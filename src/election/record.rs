@@ -1,11 +1,13 @@
 //! A Lease as the election reads it: the fields that decide, and nothing of the rest.
 
+use std::fmt;
 use std::time::Duration;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::config::{LARGEST_TOKEN, LONGEST_LEASE};
+use super::status::LONGEST_POD_NAME;
 
 /// One version of a Lease.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -18,6 +20,9 @@ pub struct Record {
     pub token: Token,
     /// Annotation `leasehold.dev/released`: the renewTime of the release that it proves.
     pub released: Option<Timestamp>,
+    /// Annotation `leasehold.dev/step-down`.
+    #[serde(default)]
+    pub step_down: Option<StepDown>,
     /// Owned by a Pod: the nais format, where a held record without a duration is held until it is deleted.
     pub pod_owned: bool,
 }
@@ -65,9 +70,42 @@ impl Token {
     }
 }
 
+/// A request to hand over, made of one term: `TOKEN`, or `TOKEN/pod` with the pod that should lead then.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StepDown {
+    pub token: u64,
+    pub to: Option<String>,
+}
+
+impl StepDown {
+    /// What is not understood asks for nothing.
+    pub fn parse(annotation: &str) -> Option<StepDown> {
+        let (token, to) = match annotation.split_once('/') {
+            Some((token, to)) if !to.is_empty() && to.len() <= LONGEST_POD_NAME => (token, Some(to.to_owned())),
+            Some(_) => return None,
+            None => (annotation, None),
+        };
+        Some(StepDown { token: Token::parse(Some(token)).value()?, to })
+    }
+}
+
+impl fmt::Display for StepDown {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.to {
+            Some(to) => write!(f, "{}/{to}", self.token),
+            None => write!(f, "{}", self.token),
+        }
+    }
+}
+
 impl Record {
     pub fn holder(&self) -> Option<&str> {
         self.spec.holder.as_deref()
+    }
+
+    /// The request to step down that speaks of this record's own term, or of the one that it released.
+    pub fn step_down(&self) -> Option<&StepDown> {
+        self.step_down.as_ref().filter(|request| self.token == Token::Value(request.token))
     }
 
     /// The duration that the record claims, if it makes sense.
@@ -104,6 +142,20 @@ mod tests {
         assert_eq!(Token::parse(Some("9007199254740991")), Token::Value(LARGEST_TOKEN));
         for bad in ["9007199254740992", "", "-1", "1.5", "999999999999999999999999999999", " 7", "x"] {
             assert_eq!(Token::parse(Some(bad)), Token::Unreadable, "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_request_to_step_down_names_a_term_and_perhaps_a_pod() {
+        let to = |to: &str| Some(StepDown { token: 7, to: Some(to.into()) });
+        assert_eq!(StepDown::parse("7"), Some(StepDown { token: 7, to: None }));
+        assert_eq!(StepDown::parse("7/web-1"), to("web-1"));
+        for request in ["7", "7/web-1"] {
+            assert_eq!(StepDown::parse(request).unwrap().to_string(), request);
+        }
+        let long = format!("7/{}", "x".repeat(254));
+        for bad in ["", "7/", "/web-1", "x/web-1", "-7", "7 ", "9007199254740992", &long] {
+            assert_eq!(StepDown::parse(bad), None, "{bad:?}");
         }
     }
 }

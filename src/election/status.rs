@@ -71,8 +71,11 @@ impl Status {
 /// written a megabyte, which is cut.
 pub fn pod_of(identity: &str) -> &str {
     let name = identity.split_once('_').map_or(identity, |(pod, _)| pod);
-    &name[..name.floor_char_boundary(253)]
+    &name[..name.floor_char_boundary(LONGEST_POD_NAME)]
 }
+
+/// In bytes, as Kubernetes has it.
+pub const LONGEST_POD_NAME: usize = 253;
 
 /// Why this pod leads or does not: stable words, for alerts and scripts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -101,6 +104,8 @@ pub enum Reason {
     SteppedDown,
     /// Not leading: the app is gone or unwell.
     AppNotAlive,
+    /// Not leading: another exclusive session of this pod leads.
+    OtherSession,
     /// Not leading: this process is ending.
     ShuttingDown,
     /// Not leading: the API server refuses; `message` says what to do.
@@ -112,7 +117,7 @@ pub enum Reason {
 }
 
 impl Reason {
-    pub const ALL: [Reason; 16] = [
+    pub const ALL: [Reason; 17] = [
         Reason::Starting,
         Reason::Leading,
         Reason::HeldByOther,
@@ -125,6 +130,7 @@ impl Reason {
         Reason::Deleted,
         Reason::SteppedDown,
         Reason::AppNotAlive,
+        Reason::OtherSession,
         Reason::ShuttingDown,
         Reason::Refused,
         Reason::TokenUnusable,
@@ -145,6 +151,7 @@ impl Reason {
             Reason::Deleted => "deleted",
             Reason::SteppedDown => "stepped_down",
             Reason::AppNotAlive => "app_not_alive",
+            Reason::OtherSession => "other_session",
             Reason::ShuttingDown => "shutting_down",
             Reason::Refused => "refused",
             Reason::TokenUnusable => "token_unusable",

@@ -59,19 +59,19 @@ impl Election {
     fn reason(&self, now: Moment) -> (Reason, String) {
         let duration = self.config.lease_duration.as_secs();
         if let Some(reason) = self.ended {
-            return (reason, ending(reason));
+            return (reason, self.ending(reason));
         }
         match &self.role {
             Role::Leading(_) => return (Reason::Leading, "this pod leads".into()),
-            Role::Leaving(leaving) => return (leaving.reason, ending(leaving.reason)),
+            Role::Leaving(leaving) => return (leaving.reason, self.ending(leaving.reason)),
             Role::Landed(_) => return (Reason::Acquiring, "the lease was taken late and is being renewed".into()),
             Role::Candidate => {}
         }
         if self.shutdown.is_some() {
             return (Reason::ShuttingDown, ending(Reason::ShuttingDown));
         }
-        if !self.app_alive {
-            return (Reason::AppNotAlive, ending(Reason::AppNotAlive));
+        if let Some(why) = &self.app_gone {
+            return (Reason::AppNotAlive, format!("the app is not alive: {why}"));
         }
         if let Some(advice) = &self.refusal {
             return (Reason::Refused, advice.clone());
@@ -113,6 +113,15 @@ impl Election {
                 ),
             ),
             Verdict::TokenUnusable => (Reason::TokenUnusable, token_advice()),
+        }
+    }
+}
+
+impl Election {
+    fn ending(&self, reason: Reason) -> String {
+        match (reason, &self.app_gone) {
+            (Reason::AppNotAlive, Some(why)) => format!("the app is not alive: {why}"),
+            _ => ending(reason),
         }
     }
 }

@@ -31,6 +31,12 @@ impl Bench {
         self.handle(Input::Observed { record: Some(record.clone()), version: record.version, via: Via::Event })
     }
 
+    /// As a pod does that has ended its app, or has not, and has a minute.
+    fn shuts_down(&mut self) -> Vec<Output> {
+        let (leave_at, end_by) = (self.at, self.at + 60 * SECOND);
+        self.handle(Input::Shutdown(Shutdown { app_ended: false, leave_at, end_by }))
+    }
+
     /// Ticks when asked to, until something is written.
     fn until_write(&mut self) -> Write {
         let mut outputs = self.handle(Input::Tick);
@@ -52,7 +58,7 @@ impl Bench {
             Kind::Release => record.released = record.spec.renew_time,
             Kind::Create | Kind::Renew => {}
         }
-        let outcome = Outcome::Committed(record.clone());
+        let outcome = Outcome::Committed(Box::new(record.clone()));
         let outputs = self.handle(Input::Wrote { attempt: write.attempt, outcome });
         (record, outputs)
     }
@@ -84,7 +90,15 @@ fn wake_at(outputs: &[Output]) -> Moment {
 fn released() -> Record {
     let time = Timestamp::from_second(1_600_000_000).ok();
     let spec = Spec { duration_seconds: Some(1), renew_time: time, transitions: 4, ..Spec::default() };
-    Record { uid: "a".into(), version: 100, spec, token: Token::Value(50), released: time, pod_owned: false }
+    Record {
+        uid: "a".into(),
+        version: 100,
+        spec,
+        token: Token::Value(50),
+        released: time,
+        step_down: None,
+        pod_owned: false,
+    }
 }
 
 fn held_by(holder: &str) -> Record {
@@ -108,7 +122,7 @@ fn the_withdrawal_of_an_earlier_term_does_not_release_a_later_one() {
     let mut bench = Bench::new();
     let early = bench.election.status().version;
     bench.leads();
-    bench.handle(Input::StepDown);
+    bench.handle(Input::StepDown { to: None });
     bench.handle(Input::Withdrawn { version: early, promised_until: Moment::BOOT });
     assert_eq!(written(&bench.handle(Input::Tick)), None, "nothing withdrew this term yet");
     let version = bench.election.status().version;
@@ -121,7 +135,7 @@ fn a_release_waits_for_the_promise_unless_the_apps_end_is_proved() {
     for proved in [false, true] {
         let mut bench = Bench::new();
         bench.leads();
-        bench.handle(Input::AppGone { proved });
+        bench.handle(Input::AppGone { proved, why: "it is gone".into() });
         let version = bench.election.status().version;
         let promised_until = bench.at + SECOND;
         let outputs = bench.handle(Input::Withdrawn { version, promised_until });
@@ -138,7 +152,7 @@ fn an_acknowledgement_does_not_cover_what_an_earlier_sidecar_of_the_pod_promised
     let floor = bench.at + 30 * SECOND;
     bench.election = bench.election.succeed(vec!["me_0".into()], floor);
     let record = bench.leads();
-    bench.handle(Input::StepDown);
+    bench.handle(Input::StepDown { to: None });
     let version = bench.election.status().version;
     bench.handle(Input::Withdrawn { version, promised_until: bench.at });
     let token = record.token.value().unwrap();
@@ -153,7 +167,7 @@ fn an_acknowledgement_does_not_cover_what_an_earlier_sidecar_of_the_pod_promised
 fn an_acknowledgement_counts_only_once_nothing_says_yes_any_more() {
     let mut bench = Bench::new();
     let token = bench.leads().token.value().unwrap();
-    bench.handle(Input::StepDown);
+    bench.handle(Input::StepDown { to: None });
     bench.handle(Input::AppStopped { token });
     let version = bench.election.status().version;
     let promised_until = bench.at + SECOND;
@@ -167,7 +181,7 @@ fn an_acknowledgement_counts_only_once_nothing_says_yes_any_more() {
 fn a_step_down_is_held_off_from_the_release_on() {
     let mut bench = Bench::with(Config { answer_ttl: 5 * SECOND, ..Config::default() });
     let record = bench.leads();
-    bench.handle(Input::StepDown);
+    bench.handle(Input::StepDown { to: None });
     let version = bench.election.status().version;
     bench.handle(Input::Withdrawn { version, promised_until: bench.at + 5 * SECOND });
     let release = bench.until_write();
@@ -351,7 +365,7 @@ fn a_conflict_is_looked_into_by_one_read() {
 fn a_shutdown_ends_in_time_although_a_conflict_cannot_be_looked_into() {
     let mut bench = Bench::new();
     bench.leads();
-    bench.handle(Input::Shutdown { app_ended: false });
+    bench.shuts_down();
     let version = bench.election.status().version;
     let outputs = bench.handle(Input::Withdrawn { version, promised_until: bench.at });
     let release = written(&outputs).expect("a release");
@@ -409,4 +423,99 @@ fn a_renewal_that_conflicts_with_itself_goes_on() {
     bench.handle(Input::Read(Some((Some(landed), version))));
     assert!(bench.election.status().leading_at(bench.at).is_some());
     assert!(bench.election.status().leading_at(bench.at + 11 * SECOND).is_some(), "it counts from the renewal");
+}
+
+fn requested(record: &Record, request: &str) -> Record {
+    Record { version: record.version + 1, step_down: StepDown::parse(request), ..record.clone() }
+}
+
+#[test]
+fn a_request_in_the_lease_ends_the_term_that_it_names_and_no_other() {
+    for (request, ends) in [("51", false), ("{token}", true), ("{token}/other", true), ("{token}/me", false)] {
+        let mut bench = Bench::new();
+        let record = bench.leads();
+        let token = record.token.value().unwrap();
+        bench.sees(&requested(&record, &request.replace("{token}", &token.to_string())));
+        assert_eq!(bench.election.status().leading.is_none(), ends, "{request}");
+        if ends {
+            assert_eq!(bench.election.status().reason, Reason::SteppedDown);
+        }
+    }
+}
+
+#[test]
+fn a_named_successor_is_named_in_the_release_and_goes_first() {
+    let mut bench = Bench::new();
+    let record = bench.leads();
+    bench.handle(Input::StepDown { to: Some("next".into()) });
+    let version = bench.election.status().version;
+    let outputs = bench.handle(Input::Withdrawn { version, promised_until: bench.at });
+    let release = written(&outputs).expect("a release");
+    let request = StepDown { token: record.token.value().unwrap(), to: Some("next".into()) };
+    assert_eq!(release.step_down.as_ref(), Some(&request));
+
+    let free = |to: &str| {
+        let step_down = Some(StepDown { token: 50, to: Some(to.into()) });
+        Record { step_down, ..released() }
+    };
+    let waits = |record: &Record| {
+        let mut bench = Bench::new();
+        let seen = bench.at;
+        if written(&bench.sees(record)).is_none() {
+            bench.until_write();
+        }
+        bench.at.since(seen)
+    };
+    assert_eq!(waits(&free("me")), Duration::ZERO);
+    let (other, nobody) = (waits(&free("other")), waits(&released()));
+    assert!(other >= HEAD_START && other < HEAD_START + Duration::from_millis(20), "{other:?}");
+    assert!(nobody < HEAD_START, "{nobody:?}");
+    // A request that spoke of an earlier term names nobody.
+    let stale = Record { step_down: Some(StepDown { token: 49, to: Some("other".into()) }), ..released() };
+    assert!(waits(&stale) < HEAD_START);
+}
+
+#[test]
+fn a_leader_whose_app_may_end_first_leads_on_until_it_has_or_the_time_is_near() {
+    let shutdown =
+        |bench: &Bench| Shutdown { app_ended: false, leave_at: bench.at + 20 * SECOND, end_by: bench.at + 24 * SECOND };
+    // The app ends.
+    let mut bench = Bench::new();
+    bench.leads();
+    bench.handle(Input::Shutdown(shutdown(&bench)));
+    assert!(bench.election.status().leading.is_some());
+    assert_eq!(bench.until_write().kind, Kind::Renew);
+    bench.handle(Input::AppGone { proved: true, why: "it is gone".into() });
+    assert!(bench.election.status().leading.is_none());
+    // It does not.
+    let mut bench = Bench::new();
+    let mut record = bench.leads();
+    let leave_at = bench.at + 20 * SECOND;
+    bench.handle(Input::Shutdown(shutdown(&bench)));
+    let mut outputs = bench.handle(Input::Tick);
+    while bench.election.status().leading.is_some() {
+        bench.at = wake_at(&outputs);
+        outputs = bench.handle(Input::Tick);
+        if let Some(write) = written(&outputs) {
+            (record, outputs) = bench.commits(&write, &record);
+        }
+        assert!(bench.at <= leave_at);
+    }
+    assert_eq!(bench.at, leave_at);
+    // A candidate has nothing to wait for.
+    let mut bench = Bench::new();
+    bench.sees(&held_by("other_1"));
+    assert!(bench.handle(Input::Shutdown(shutdown(&bench))).contains(&Output::Done));
+}
+
+#[test]
+fn a_process_ends_in_time_released_or_not() {
+    let mut bench = Bench::new();
+    bench.leads();
+    let end_by = bench.at + 2 * SECOND;
+    let outputs = bench.handle(Input::Shutdown(Shutdown { app_ended: false, leave_at: bench.at, end_by }));
+    assert_eq!(wake_at(&outputs), end_by, "nothing says yet that not-leader is told everywhere");
+    bench.at = end_by;
+    let outputs = bench.handle(Input::Tick);
+    assert!(outputs.contains(&Output::Done) && written(&outputs).is_none());
 }

@@ -6,7 +6,7 @@
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
-use crate::election::{Base, Kind, Record, Spec, Token, Write};
+use crate::election::{Base, Kind, Record, Spec, StepDown, Token, Write};
 
 pub const TOKEN: &str = "leasehold.dev/token";
 pub const RELEASED: &str = "leasehold.dev/released";
@@ -40,6 +40,7 @@ pub fn record_of(object: &Value) -> Result<Record, NotARecord> {
         },
         token: Token::parse(annotation(TOKEN)),
         released: annotation(RELEASED).and_then(parse_time),
+        step_down: annotation(STEP_DOWN).and_then(StepDown::parse),
         pod_owned: metadata["ownerReferences"].as_array().is_some_and(|owners| owners.iter().any(is_pod)),
     })
 }
@@ -82,7 +83,10 @@ pub fn object_for(write: &Write, base: Option<&Value>, namespace: &str, name: &s
         }
         Kind::Release => {
             let annotations = map_in(metadata, "annotations");
-            annotations.remove(STEP_DOWN);
+            match &write.step_down {
+                Some(request) => annotations.insert(STEP_DOWN.into(), json!(request.to_string())),
+                None => annotations.remove(STEP_DOWN),
+            };
             if let Some(time) = write.spec.renew_time {
                 annotations.insert(RELEASED.into(), json!(format_time(time)));
             }
@@ -162,6 +166,7 @@ mod tests {
             kind: Kind::Acquire { token: 42 },
             base: Some(Base { uid: "u-1".into(), version: 41 }),
             spec,
+            step_down: None,
             timeout: Duration::from_secs(1),
         };
         let object = object_for(&write, Some(&lease()), "default", "web");
@@ -181,9 +186,16 @@ mod tests {
         let time = "2026-03-04T05:06:07.089Z".parse().unwrap();
         let spec = Spec { renew_time: Some(time), duration_seconds: Some(1), ..Spec::default() };
         let base = Some(Base { uid: "u-1".into(), version: 41 });
-        let write = Write { attempt: 1, kind: Kind::Release, base, spec, timeout: Duration::from_secs(1) };
-        let object = object_for(&write, Some(&lease()), "default", "web");
+        let step_down = Some(StepDown { token: 42, to: Some("web-1".into()) });
+        let mut write =
+            Write { attempt: 1, kind: Kind::Release, base, spec, step_down, timeout: Duration::from_secs(1) };
+        let mut object = object_for(&write, Some(&lease()), "default", "web");
         assert_eq!(object["metadata"]["annotations"][RELEASED], "2026-03-04T05:06:07.089000Z");
+        // The named successor goes first, and no other request is kept.
+        assert_eq!(object["metadata"]["annotations"][STEP_DOWN], "42/web-1");
+        write.step_down = None;
+        object = object_for(&write, Some(&object), "default", "web");
+        assert_eq!(object["metadata"]["annotations"].get(STEP_DOWN), None);
         assert!(record_of(&object).unwrap().is_proved_release());
     }
 

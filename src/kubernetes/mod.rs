@@ -60,7 +60,7 @@ impl Api {
         let verb = if write.kind == Kind::Create { "create" } else { "update" };
         let request = request(Method::PUT, self.path(), Some(&object));
         match self.connection.json(verb, request, write.timeout).await.and_then(|object| self.keep(object)) {
-            Ok(record) => (Outcome::Committed(record), None),
+            Ok(record) => (Outcome::Committed(Box::new(record)), None),
             Err(failure) => (self.outcome(write, &failure), Some(failure)),
         }
     }

@@ -75,9 +75,17 @@ impl Board {
     /// file, is promised here, never beyond the term, and is remembered for the release to wait for. One critical
     /// section covers the status, the promise and its record, so no status can be withdrawn between them (S7).
     pub fn answer(&self, now: Moment) -> Answer {
+        self.answer_to(now, |_| true)
+    }
+
+    /// The answer to somebody who may be told of some terms only, by their token.
+    pub fn answer_to(&self, now: Moment, may_lead: impl FnOnce(u64) -> bool) -> Answer {
         let mut inner = self.lock();
         let status = inner.status.clone();
-        let promise = status.leading_at(now).map(|leading| Promise {
+        let leading = status.leading_at(now);
+        let told = leading.filter(|leading| may_lead(leading.token));
+        let withheld = leading.is_some() && told.is_none();
+        let promise = told.map(|leading| Promise {
             token: leading.token,
             until: leading.valid_until.min(now + self.answer_ttl),
             valid_until: leading.valid_until,
@@ -86,13 +94,14 @@ impl Board {
         if let Some(promise) = &promise {
             inner.promised_until = inner.promised_until.max(promise.until);
         }
-        Answer { now, promise, status, changed_at: inner.changed_at }
+        Answer { now, promise, withheld, status, changed_at: inner.changed_at }
     }
 
     /// What a refusal to promise looks like: the status as it is, and not leader. For a file's reset.
     pub fn not_leader(&self, now: Moment) -> Answer {
         let inner = self.lock();
-        Answer { now, promise: None, status: inner.status.clone(), changed_at: inner.changed_at }
+        let status = inner.status.clone();
+        Answer { now, promise: None, withheld: false, status, changed_at: inner.changed_at }
     }
 
     /// The end of the last promise ever made.
@@ -123,6 +132,8 @@ pub struct Answer {
     pub now: Moment,
     /// What it promises, if this pod leads.
     pub promise: Option<Promise>,
+    /// This pod leads, and who asks is not the one in it that does.
+    withheld: bool,
     pub status: Status,
     /// When the status last changed hands, by the wall clock.
     pub changed_at: Option<Timestamp>,
@@ -131,15 +142,23 @@ pub struct Answer {
 impl Answer {
     /// The status's reason, unless its term ran out and nobody has published that yet.
     pub fn reason(&self) -> Reason {
-        if self.ran_out() { Reason::RenewDeadline } else { self.status.reason }
+        match () {
+            () if self.withheld => Reason::OtherSession,
+            () if self.ran_out() => Reason::RenewDeadline,
+            () => self.status.reason,
+        }
     }
 
     pub fn message(&self) -> &str {
-        if self.ran_out() { "no renewal succeeded within the renew deadline" } else { &self.status.message }
+        match () {
+            () if self.withheld => "another exclusive session of this pod leads",
+            () if self.ran_out() => "no renewal succeeded within the renew deadline",
+            () => &self.status.message,
+        }
     }
 
     fn ran_out(&self) -> bool {
-        self.promise.is_none() && self.status.leading.is_some()
+        self.promise.is_none() && !self.withheld && self.status.leading.is_some()
     }
 }
 

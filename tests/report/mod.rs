@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use jiff::Timestamp;
+use leasehold::app::session::Sessions;
 use leasehold::election::{Leading, Reason, Status};
 use leasehold::report::Board;
 use leasehold::report::http::{self, Address, App, Command, Listener};
@@ -89,6 +90,7 @@ pub struct Server {
     pub port: u16,
     pub boards: Vec<Arc<Board>>,
     pub clock: Arc<TestClock>,
+    pub sessions: Arc<Sessions>,
     pub commands: mpsc::Receiver<Command>,
     pub stop: watch::Sender<bool>,
     pub running: JoinHandle<()>,
@@ -105,14 +107,16 @@ impl Server {
         let (stop, shutdown) = watch::channel(false);
         let listeners = Listener::bind(address).expect("a free port");
         let port = listeners[0].port().unwrap_or(0);
+        let sessions = Arc::new(Sessions::new(None, TTL));
         let app = App {
             boards: boards.clone(),
             clock: clock.clone(),
+            sessions: sessions.clone(),
             commands: sender,
             allowed_hosts: vec!["sidecar.internal".into()],
         };
         let running = tokio::spawn(http::run(listeners, app, shutdown));
-        Server { port, boards, clock, commands, stop, running }
+        Server { port, boards, clock, sessions, commands, stop, running }
     }
 
     /// The first lease is ours from now on.

@@ -88,10 +88,14 @@ impl Api {
             Kind::Acquire { token } => {
                 record.token = Token::Value(token);
                 record.released = None;
+                record.step_down = None;
                 record.pod_owned = false;
             }
             Kind::Renew => {}
-            Kind::Release => record.released = record.spec.renew_time,
+            Kind::Release => {
+                record.released = record.spec.renew_time;
+                record.step_down = write.step_down.clone();
+            }
         }
         Ok(self.store(at, by, record))
     }
@@ -116,6 +120,7 @@ impl Api {
             spec,
             token: Token::Absent,
             released: None,
+            step_down: None,
             pod_owned: false,
         };
         self.object = None;

@@ -5,7 +5,9 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, HashMap};
 use std::time::Duration;
 
-use leasehold::election::{BrokenRule, Input, Kind, Outcome, Output, Reason, Record, Spec, Status, Token, Via, Write};
+use leasehold::election::{
+    BrokenRule, Input, Kind, Outcome, Output, Reason, Record, Shutdown, Spec, Status, Token, Via, Write,
+};
 use leasehold::time::{Moment, Now};
 
 use crate::api::{Api, By, Object, some_time};
@@ -856,7 +858,7 @@ impl World {
             self.handle(pod, Input::AppAlive);
         } else {
             process.lock_held = proves;
-            self.handle(pod, Input::AppGone { proved: proves });
+            self.handle(pod, Input::AppGone { proved: proves, why: "it is gone".into() });
             self.push_step(pod, Step::Unlock);
         }
     }
@@ -986,7 +988,7 @@ impl World {
                     self.judge_taking(pod, &identity, sent, &base, &record);
                 }
                 self.broadcast();
-                Answer::Put(Outcome::Committed(record))
+                Answer::Put(Outcome::Committed(Box::new(record)))
             }
             Err(_) => Answer::Put(Outcome::Conflict),
         }

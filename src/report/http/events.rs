@@ -14,6 +14,7 @@ use tokio::sync::{OwnedSemaphorePermit, watch};
 use super::legacy::Legacy;
 use super::server::Connection;
 use super::{SharedClock, stopped};
+use crate::app::session::Session;
 use crate::report::Board;
 use crate::report::view::View;
 
@@ -25,6 +26,7 @@ pub(super) struct Events {
     /// Ends when the next event is due, and says whether there is one.
     wait: Pin<Box<dyn Future<Output = Next> + Send>>,
     due: bool,
+    session: Option<Session>,
     _place: OwnedSemaphorePermit,
 }
 
@@ -43,12 +45,13 @@ impl Events {
         clock: SharedClock,
         format: Format,
         connection: Connection,
+        session: Option<Session>,
         place: OwnedSemaphorePermit,
     ) -> Self {
         // Subscribed before the first status is read: what changes in between is then seen twice rather than never.
         let changed = board.subscribe();
         let wait = Box::pin(std::future::ready(Some(changed)));
-        Events { board, clock, format, connection, wait, due: false, _place: place }
+        Events { board, clock, format, connection, wait, due: false, session, _place: place }
     }
 
     /// The next event's bytes; none when the server stops.
@@ -71,7 +74,8 @@ impl Events {
     }
 
     fn compute(&mut self) -> Option<Bytes> {
-        let answer = self.board.answer(self.clock.boot());
+        let may_lead = |token| self.session.as_ref().is_none_or(|session| session.may_lead(token));
+        let answer = self.board.answer_to(self.clock.boot(), may_lead);
         match &mut self.format {
             Format::Status => {
                 let view = View::new(&self.board, &answer);
@@ -89,6 +93,14 @@ impl Events {
 
     fn repeat(&self) -> Option<Duration> {
         matches!(self.format, Format::Status).then(|| self.board.answer_ttl() / 4)
+    }
+}
+
+impl Drop for Events {
+    fn drop(&mut self) {
+        if let Some(session) = &mut self.session {
+            session.close(self.connection.activity.is_closed_by_peer(), self.clock.boot());
+        }
     }
 }
 
@@ -135,7 +147,8 @@ mod tests {
         let activity = Arc::new(Activity::new(now));
         let connection = Connection { is_unix: false, activity: Arc::clone(&activity), shutdown };
         let place = Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap();
-        let mut events = Events::new(Arc::clone(&board), Arc::new(SystemClock), Format::Status, connection, place);
+        let mut events =
+            Events::new(Arc::clone(&board), Arc::new(SystemClock), Format::Status, connection, None, place);
 
         let mut cx = Context::from_waker(Waker::noop());
         activity.set_clogged(true);

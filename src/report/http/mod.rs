@@ -14,6 +14,7 @@ pub(crate) mod server;
 mod socket;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
@@ -21,6 +22,7 @@ pub use self::listener::{Address, BindError, Listener};
 use self::routes::Routes;
 use self::server::Table;
 use super::Board;
+use crate::app::session::Sessions;
 use crate::time::Clock;
 
 pub type SharedClock = Arc<dyn Clock + Send + Sync>;
@@ -46,6 +48,7 @@ pub struct App {
     /// One a lease; paths without a name speak of the first.
     pub boards: Vec<Arc<Board>>,
     pub clock: SharedClock,
+    pub sessions: Arc<Sessions>,
     /// To the loop. A full channel is answered 503.
     pub commands: mpsc::Sender<Command>,
     /// Host names accepted besides localhost and the loopback addresses.
@@ -55,10 +58,21 @@ pub struct App {
 /// What the app tells the loop. `lease` is an index into [`App::boards`].
 #[derive(Debug)]
 pub enum Command {
-    /// Hand the lease over, to a named pod or to whoever is first.
-    StepDown { lease: usize, to: Option<String>, reply: oneshot::Sender<Result<(), Refusal>> },
+    /// Hand the lease over, to a named pod or to whoever is first, and answer when it is known who leads then, or
+    /// after `wait`.
+    StepDown { lease: usize, to: Option<String>, wait: Duration, reply: Reply },
     /// The app says that what it did under this token has ended.
-    Stopped { lease: usize, token: u64, reply: oneshot::Sender<Result<(), Refusal>> },
+    Stopped { lease: usize, token: u64, reply: Reply },
+}
+
+pub type Reply = oneshot::Sender<Result<Course, Refusal>>;
+
+/// What the loop did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Course {
+    Done,
+    /// It has begun, and its end was not to be waited for any longer.
+    UnderWay,
 }
 
 /// Why the loop does not do it: answered as 409.

@@ -17,7 +17,8 @@ use super::events::{Events, Format};
 use super::legacy::Legacy;
 use super::reply::{self, Reply};
 use super::server::{Connection, Handler};
-use super::{App, Command, Refusal, host, query, stopped};
+use super::{App, Command, Course, Refusal, host, query, stopped};
+use crate::names::dns_subdomain;
 use crate::report::view::View;
 use crate::report::{Answer, Board};
 
@@ -46,6 +47,12 @@ impl Handler for Routes {
     }
 }
 
+/// What a session was opened with.
+struct SessionOf {
+    name: Option<String>,
+    exclusive: bool,
+}
+
 /// A path that exists.
 enum Route {
     Legacy,
@@ -55,6 +62,7 @@ enum Route {
     All,
     One(usize),
     Watch(usize),
+    Session,
     StepDown(usize),
     Stopped(usize),
 }
@@ -70,13 +78,16 @@ impl Routes {
         match (&route, request.method()) {
             (Route::StepDown(_) | Route::Stopped(_), &Method::POST) => {}
             (Route::StepDown(_) | Route::Stopped(_), _) => return Ok(reply::method_not_allowed("POST")),
+            // Without a body there is nothing to hold open.
+            (Route::Session, &Method::GET) => {}
+            (Route::Session, _) => return Ok(reply::method_not_allowed("GET")),
             (_, &Method::GET | &Method::HEAD) => {}
             _ => return Ok(reply::method_not_allowed("GET, HEAD")),
         }
         self.check_pod(query)?;
         match route {
             Route::Legacy => self.legacy(),
-            Route::LegacyEvents => self.events(0, Format::Legacy { last: None }, connection),
+            Route::LegacyEvents => self.events(0, Format::Legacy { last: None }, connection, None),
             Route::Leader(lease) => self.leader(lease),
             Route::AlwaysOk(lease) => Ok(self.one(lease)),
             Route::All => self.all(query, connection).await,
@@ -84,7 +95,8 @@ impl Routes {
                 self.wait(&[lease], query, connection).await?;
                 Ok(self.one(lease))
             }
-            Route::Watch(lease) => self.events(lease, Format::Status, connection),
+            Route::Watch(lease) => self.events(lease, Format::Status, connection, None),
+            Route::Session => self.session(query, connection),
             Route::StepDown(lease) => self.step_down(lease, request).await,
             Route::Stopped(lease) => self.stopped(lease, request).await,
         }
@@ -98,6 +110,7 @@ impl Routes {
             ["leader"] => self.lease(None).map(Route::Leader),
             ["leader", name] => self.lease(Some(name)).map(Route::Leader),
             ["v1", "leader"] => self.lease(None).map(Route::AlwaysOk),
+            ["v1", "session"] => self.lease(None).map(|_| Route::Session),
             ["v1", "leases"] => Ok(Route::All),
             ["v1", "leases", name] => self.lease(Some(name)).map(Route::One),
             ["v1", "leases", name, "watch"] => self.lease(Some(name)).map(Route::Watch),
@@ -177,9 +190,7 @@ impl Routes {
     /// Waits as `?wait=30s&version=V` asks, until the version differs from V. What is answered after it is computed
     /// after it.
     async fn wait(&self, leases: &[usize], query: Option<&str>, mut connection: Connection) -> Result<(), Box<Reply>> {
-        let Some(wait) = query::value(query, "wait") else { return Ok(()) };
-        let bad = || error(StatusCode::BAD_REQUEST, "bad_wait", "wait is a whole number with a unit: 500ms, 30s, 5m");
-        let wait = query::duration(&wait).ok_or_else(bad)?.min(MAX_WAIT);
+        let Some(wait) = wait_of(query)? else { return Ok(()) };
         let Some(known) = query::value(query, "version") else { return Ok(()) };
 
         let mut changes: Vec<watch::Receiver<u64>> =
@@ -205,10 +216,23 @@ impl Routes {
         Ok(())
     }
 
-    fn events(&self, lease: usize, format: Format, connection: Connection) -> Outcome {
+    fn events(&self, lease: usize, format: Format, connection: Connection, session: Option<SessionOf>) -> Outcome {
         let place = self.stream()?;
         let (board, clock) = (Arc::clone(&self.app.boards[lease]), Arc::clone(&self.app.clock));
-        Ok(reply::events(Events::new(board, clock, format, connection, place)))
+        let session = session.map(|of| self.app.sessions.open(lease, of.name.as_deref(), of.exclusive));
+        Ok(reply::events(Events::new(board, clock, format, connection, session, place)))
+    }
+
+    /// A stream that says, by being open, that the app lives.
+    fn session(&self, query: Option<&str>, connection: Connection) -> Outcome {
+        let lease = self.lease(query::value(query, "lease").as_deref())?;
+        let exclusive = match query::value(query, "exclusive").as_deref() {
+            None | Some("false") => false,
+            Some("true") => true,
+            Some(_) => return Err(error(StatusCode::BAD_REQUEST, "bad_exclusive", "exclusive is true or false")),
+        };
+        let of = SessionOf { name: query::value(query, "name"), exclusive };
+        self.events(lease, Format::Status, connection, Some(of))
     }
 
     fn stream(&self) -> Result<OwnedSemaphorePermit, Box<Reply>> {
@@ -217,14 +241,20 @@ impl Routes {
         })
     }
 
+    /// Answers when it is known who leads then; with `?wait=`, after that time at the latest.
     async fn step_down(&self, lease: usize, request: Request<Incoming>) -> Outcome {
         #[derive(Deserialize, Default)]
         #[serde(deny_unknown_fields)]
         struct StepDown {
             to: Option<String>,
         }
+        let wait = wait_of(request.uri().query())?.unwrap_or(MAX_WAIT);
         let StepDown { to } = read(request, Some(StepDown::default())).await?;
-        self.command(lease, |reply| Command::StepDown { lease, to, reply }).await
+        if let Some(Err(fault)) = to.as_deref().map(dns_subdomain) {
+            let message = format!("\"to\" is the name of a pod, and this is none: {fault}");
+            return Err(error(StatusCode::BAD_REQUEST, "bad_pod", message));
+        }
+        self.command(lease, |reply| Command::StepDown { lease, to, wait, reply }).await
     }
 
     async fn stopped(&self, lease: usize, request: Request<Incoming>) -> Outcome {
@@ -241,17 +271,29 @@ impl Routes {
     async fn command(
         &self,
         lease: usize,
-        make: impl FnOnce(oneshot::Sender<Result<(), Refusal>>) -> Command,
+        make: impl FnOnce(oneshot::Sender<Result<Course, Refusal>>) -> Command,
     ) -> Outcome {
         let (sender, answer) = oneshot::channel();
         let stopping = || busy("not_ready", "the sidecar is stopping, or has too many commands to do");
         self.app.commands.try_send(make(sender)).map_err(|_| stopping())?;
         match answer.await {
-            Ok(Ok(())) => Ok(self.one(lease)),
+            Ok(Ok(Course::Done)) => Ok(self.one(lease)),
+            Ok(Ok(Course::UnderWay)) => {
+                let mut reply = self.one(lease);
+                *reply.status_mut() = StatusCode::ACCEPTED;
+                Ok(reply)
+            }
             Ok(Err(refusal)) => Err(error(StatusCode::CONFLICT, refusal.code, refusal.message)),
             Err(_) => Err(stopping()),
         }
     }
+}
+
+/// `?wait=30s`, bounded.
+fn wait_of(query: Option<&str>) -> Result<Option<Duration>, Box<Reply>> {
+    let Some(wait) = query::value(query, "wait") else { return Ok(None) };
+    let bad = || error(StatusCode::BAD_REQUEST, "bad_wait", "wait is a whole number with a unit: 500ms, 30s, 5m");
+    Ok(Some(query::duration(&wait).ok_or_else(bad)?.min(MAX_WAIT)))
 }
 
 /// A JSON body of bounded size that arrives in bounded time. An empty one stands for `empty`, where there is that.

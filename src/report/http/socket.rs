@@ -40,7 +40,13 @@ impl Socket {
 impl AsyncRead for Socket {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = &mut *self;
+        let room = buf.remaining();
         let read = this.stream.poll_read(cx, buf);
+        match &read {
+            Poll::Ready(Ok(())) if room > 0 && buf.remaining() == room => this.activity.closed_by_peer(),
+            Poll::Ready(Err(_)) => this.activity.closed_by_peer(),
+            _ => {}
+        }
         if this.activity.in_request() {
             this.head_limit = None;
         } else if read.is_ready() {
@@ -102,6 +108,10 @@ impl AsyncWrite for Socket {
 impl Socket {
     fn limit_write(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
         self.activity.set_clogged(written.is_pending());
+        if let Poll::Ready(Err(_)) = written {
+            // A write fails only on a connection that the other side has left.
+            self.activity.closed_by_peer();
+        }
         if written.is_ready() {
             self.write_limit = None;
         } else {
@@ -128,6 +138,7 @@ pub(super) struct Activity {
     requests: AtomicUsize,
     idle_since: AtomicU64,
     clogged: AtomicBool,
+    left: AtomicBool,
 }
 
 impl Activity {
@@ -142,6 +153,15 @@ impl Activity {
 
     pub fn in_request(&self) -> bool {
         self.requests.load(Ordering::Relaxed) > 0
+    }
+
+    pub fn closed_by_peer(&self) {
+        self.left.store(true, Ordering::Relaxed);
+    }
+
+    /// The other side ended the connection, not this one.
+    pub fn is_closed_by_peer(&self) -> bool {
+        self.left.load(Ordering::Relaxed)
     }
 
     pub fn set_clogged(&self, clogged: bool) {

@@ -71,7 +71,7 @@ impl World {
                 if self.leads(pod) {
                     self.expect_hand_over(pod, false, false);
                 }
-                self.deliver(pod, Work::Take(Input::StepDown));
+                self.deliver(pod, Work::Take(Input::StepDown { to: None }));
                 true
             }
             Fault::WallClockJumped => {
@@ -197,7 +197,9 @@ impl World {
         if killed < self.plan.faults_until && self.plan.class != Class::HandOver {
             self.queue_at(killed, Event::Killed { pod, life });
         }
-        self.deliver(pod, Work::Take(Input::Shutdown { app_ended: app_first }));
+        let now = self.pods[pod].clock.boot(at);
+        let shutdown = Shutdown { app_ended: app_first, leave_at: now, end_by: Moment::NEVER };
+        self.deliver(pod, Work::Take(Input::Shutdown(shutdown)));
         true
     }
 

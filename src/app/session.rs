@@ -1,0 +1,188 @@
+//! Open `GET /v1/session` connections: while one is open, the app lives; of several exclusive ones, one leads.
+//!
+//! Whoever chooses a session as evidence declares that what leads here ends with that connection. So its end is a
+//! proof when the other side closed it, and none when this side did (a reader that does not read, a shutdown): then
+//! the app may still act on what it was told.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+
+use super::Gone;
+use crate::time::Moment;
+
+/// Every open session of this sidecar.
+pub struct Sessions {
+    /// Only sessions of this name count, where one is given.
+    name: Option<String>,
+    answer_ttl: Duration,
+    inner: Mutex<Inner>,
+    changed: Notify,
+}
+
+#[derive(Default)]
+struct Inner {
+    next: u64,
+    /// How many that count are open.
+    counted: usize,
+    /// What was told to a session that this side closed may be acted on until then.
+    told_until: Moment,
+    /// By lease: the token that an exclusive session was told to lead under. It is told to no other.
+    led: HashMap<usize, Led>,
+}
+
+#[derive(Clone, Copy)]
+struct Led {
+    token: u64,
+    session: u64,
+    /// The session is closed; whether by its own side.
+    ended: Option<bool>,
+}
+
+impl Sessions {
+    pub fn new(name: Option<String>, answer_ttl: Duration) -> Self {
+        Sessions { name, answer_ttl, inner: Mutex::default(), changed: Notify::new() }
+    }
+
+    /// Opens a session for a lease, by its index.
+    pub fn open(self: &Arc<Self>, lease: usize, name: Option<&str>, exclusive: bool) -> Session {
+        let counts = self.name.is_none() || self.name.as_deref() == name;
+        let mut inner = self.lock();
+        let number = inner.next;
+        inner.next += 1;
+        inner.counted += usize::from(counts);
+        drop(inner);
+        self.changed.notify_one();
+        Session { number, lease, counts, exclusive, sessions: Arc::clone(self) }
+    }
+
+    /// Ends when a session was opened or closed since the last call. Meant for one waiter.
+    pub async fn changed(&self) {
+        self.changed.notified().await;
+    }
+
+    /// Whether the app lives, as sessions show it at `now`.
+    pub fn alive(&self, now: Moment) -> Result<(), Gone> {
+        let inner = self.lock();
+        if inner.counted > 0 {
+            return Ok(());
+        }
+        let which = self.name.as_ref().map_or(String::new(), |name| format!(" named {name:?}"));
+        Err(Gone { why: format!("no session{which} is open"), proved: now >= inner.told_until })
+    }
+
+    /// The exclusive session that led under this token is closed; whether that proves its end. Told once.
+    pub fn leader_ended(&self, lease: usize, token: u64, now: Moment) -> Option<Gone> {
+        let mut inner = self.lock();
+        let told_until = inner.told_until;
+        let led = inner.led.get_mut(&lease).filter(|led| led.token == token)?;
+        let by_peer = led.ended.take()?;
+        Some(Gone { why: "the session that led has ended".into(), proved: by_peer && now >= told_until })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        // Nothing panics while holding it.
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// One open session. To be ended by [`Session::close`]; dropped without it, it counts as closed by this side.
+pub struct Session {
+    number: u64,
+    lease: usize,
+    counts: bool,
+    exclusive: bool,
+    sessions: Arc<Sessions>,
+}
+
+impl Session {
+    /// This session may be told that it leads under `token`: always, unless it is exclusive and another was first.
+    pub fn may_lead(&self, token: u64) -> bool {
+        if !self.exclusive {
+            return true;
+        }
+        if !self.counts {
+            return false;
+        }
+        let mut inner = self.sessions.lock();
+        let led = inner.led.entry(self.lease).or_insert(Led { token, session: self.number, ended: None });
+        if led.token < token {
+            *led = Led { token, session: self.number, ended: None };
+        }
+        led.token == token && led.session == self.number
+    }
+
+    /// Its connection is closed: by the other side, or by this one at `now`.
+    pub fn close(&mut self, by_peer: bool, now: Moment) {
+        let mut inner = self.sessions.lock();
+        if std::mem::take(&mut self.counts) {
+            inner.counted -= 1;
+            if !by_peer {
+                inner.told_until = inner.told_until.max(now + self.sessions.answer_ttl);
+            }
+        }
+        if let Some(led) = inner.led.get_mut(&self.lease)
+            && led.session == self.number
+        {
+            led.ended = Some(by_peer);
+        }
+        drop(inner);
+        self.sessions.changed.notify_one();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn sessions(name: Option<&str>) -> (Arc<Sessions>, Moment) {
+        (Arc::new(Sessions::new(name.map(str::to_owned), SECOND)), Moment::BOOT + SECOND * 1000)
+    }
+
+    #[test]
+    fn what_the_other_side_closed_is_proved_and_what_this_side_closed_once_its_answers_are_old() {
+        let (sessions, now) = sessions(None);
+        assert!(!sessions.alive(now).unwrap_err().why.is_empty());
+        let (mut first, mut second) = (sessions.open(0, None, false), sessions.open(0, Some("x"), false));
+        assert_eq!(sessions.alive(now), Ok(()));
+        first.close(false, now);
+        assert_eq!(sessions.alive(now), Ok(()));
+        second.close(true, now);
+        assert!(!sessions.alive(now).unwrap_err().proved);
+        assert!(sessions.alive(now + SECOND).unwrap_err().proved);
+    }
+
+    #[test]
+    fn a_session_of_another_name_keeps_nothing_alive_and_never_leads_exclusively() {
+        let (sessions, now) = sessions(Some("worker"));
+        let debugging = sessions.open(0, None, true);
+        assert!(!debugging.may_lead(7));
+        assert!(sessions.alive(now).is_err());
+        let worker = sessions.open(0, Some("worker"), true);
+        assert_eq!(sessions.alive(now), Ok(()));
+        assert!(worker.may_lead(7));
+    }
+
+    #[test]
+    fn a_token_is_told_to_one_exclusive_session_only() {
+        let (sessions, now) = sessions(None);
+        let (mut first, second) = (sessions.open(0, None, true), sessions.open(0, None, true));
+        let other_lease = sessions.open(1, None, true);
+        assert!(first.may_lead(7));
+        assert!(!second.may_lead(7));
+        assert!(first.may_lead(7));
+        assert!(other_lease.may_lead(8));
+        assert!(sessions.open(0, None, false).may_lead(7), "who does not ask for it alone is told what the pod is");
+        first.close(true, now);
+        assert!(!second.may_lead(7), "its token is used");
+        assert_eq!(sessions.leader_ended(0, 6, now), None);
+        assert!(sessions.leader_ended(0, 7, now).unwrap().proved);
+        assert_eq!(sessions.leader_ended(0, 7, now), None);
+        assert!(second.may_lead(9));
+        assert!(!first.may_lead(7), "an old token leads no more");
+    }
+}
