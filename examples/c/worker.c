@@ -1,19 +1,21 @@
 /* Works five times a second while this pod leads, and nowhere else; told by a file, without a request. */
+#include <fcntl.h>
 #include <sqlite3.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <time.h>
+#include <unistd.h>
 
 struct status { long long leader, from, until, token; };
 
 /* What the sidecar last wrote; all zero, which is not leader, when there is nothing to read. */
-static struct status read_status(const char *dir) {
+static struct status read_status(void) {
     struct status status = {0};
-    char path[4096], key[32];
+    char key[32];
     long long value;
-    snprintf(path, sizeof path, "%s/status.env", dir);
-    FILE *file = fopen(path, "r");
+    FILE *file = fopen("status.env", "r");
     while (file && fscanf(file, " LEASEHOLD_%31[A-Z_]=%lld", key, &value) == 2)
         *(!strcmp(key, "LEADER") ? &status.leader : !strcmp(key, "VALID_FROM") ? &status.from :
           !strcmp(key, "VALID_UNTIL") ? &status.until : !strcmp(key, "TOKEN") ? &status.token : &value) = value;
@@ -48,8 +50,11 @@ int main(void) {
     sqlite3 *store;
     if (sqlite3_open(setting("STORE", "store.db"), &store) != SQLITE_OK) return 1;
     sqlite3_busy_timeout(store, 5000);
+    if (chdir(setting("LEASEHOLD_DIR", "/run/leasehold"))) return 1;
+    int alive = open("alive", O_RDONLY | O_CLOEXEC);
+    if (flock(alive, LOCK_SH)) return 1; /* this pod leads only while this process lives, which holds the lock */
     for (;; nanosleep(&(struct timespec){.tv_nsec = 200000000}, NULL)) {
-        struct status status = read_status(setting("LEASEHOLD_DIR", "/run/leasehold"));
+        struct status status = read_status();
         if (!leads(status)) continue;
         const char *how[] = {"failed", "refused", "worked"};
         printf("%s under token %lld\n", how[1 + step(store, status.token, setting("POD_NAME", "pod"))], status.token);

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"os"
 	"strconv"
+	"syscall"
 	"time"
 
 	_ "github.com/lib/pq"
@@ -35,6 +36,12 @@ const step = `WITH newest AS (INSERT INTO fence (name, token) VALUES ('work', $1
   INSERT INTO work (token, pod) SELECT token, $2 FROM newest`
 
 func main() {
+	alive, err := os.Open(cmp.Or(os.Getenv("LEASEHOLD_DIR"), "/run/leasehold") + "/alive")
+	if err != nil {
+		panic(err)
+	}
+	defer alive.Close()
+	syscall.Flock(int(alive.Fd()), syscall.LOCK_SH) // this pod leads only while this process lives, which holds the lock
 	store, err := sql.Open("postgres", cmp.Or(os.Getenv("STORE"), "postgres://localhost/postgres"))
 	if err != nil {
 		panic(err)

@@ -20,6 +20,15 @@ async function term() {
   }
 }
 
+// Open for as long as this process lives: this pod leads only meanwhile.
+async function session() {
+  for (;; await sleep(200)) {
+    try {
+      for await (const _ of (await fetch(url + '/v1/session')).body);
+    } catch {}                                                 // the sidecar is not there, or not yet again
+  }
+}
+
 // One transaction, which does nothing if the store has seen a newer token. Says whether it did.
 async function step(token) {
   await store.query('BEGIN')
@@ -31,6 +40,7 @@ async function step(token) {
   return done.rowCount === 1
 }
 
+session()
 for (;; await sleep(200)) {
   const {token, until} = await term()
   if (performance.now() < until) console.log(await step(token) ? 'worked' : 'refused', 'under token', token)

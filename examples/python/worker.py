@@ -1,10 +1,13 @@
 """Works five times a second while this pod leads, and nowhere else."""
 
-import json, os, sqlite3, time, urllib.request
+import fcntl, json, os, sqlite3, time, urllib.request
 
 URL = os.environ.get("LEASEHOLD_URL", "http://127.0.0.1:4040")
+DIR = os.environ.get("LEASEHOLD_DIR", "/run/leasehold")
 POD = os.environ.get("POD_NAME", os.uname().nodename)
 ask = urllib.request.build_opener(urllib.request.ProxyHandler({})).open  # to localhost by no proxy
+alive = open(DIR + "/alive")
+fcntl.flock(alive, fcntl.LOCK_SH)  # this pod leads only while this process lives, which holds the lock
 store = sqlite3.connect(os.environ.get("STORE", "store.db"), isolation_level=None)
 
 

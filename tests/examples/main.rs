@@ -7,16 +7,19 @@ mod store;
 #[path = "../support/mod.rs"]
 mod support;
 
+use std::collections::BTreeSet;
 use std::fs::File;
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use rustix::process::{Pid, Signal, kill_process};
 use support::clock::{wait_for, wait_until};
 use support::control_plane::{Port, shared};
 use support::process::{Folder, Process};
 use support::proxy::Proxy;
-use support::sidecar::{Sidecar, binary};
+use support::sidecar::{Builder, Sidecar, binary};
 use support::stage::Stage;
 
 use store::{Kind, Row, Store};
@@ -38,30 +41,49 @@ struct Example {
     /// Its folder.
     name: &'static str,
     store: Kind,
+    /// What shows the sidecar that it lives.
+    alive: &'static str,
     /// Its command line, in the folder that it was built in. `$DIR` is the report folder.
     command: &'static [&'static str],
 }
 
-const PYTHON: Example = Example { name: "python", store: Kind::Sqlite, command: &["python3", "worker.py"] };
-
-const SHELL_HTTP: Example = Example { name: "shell-http", store: Kind::Sqlite, command: &["sh", "worker.sh"] };
-const SHELL_FILE: Example = Example { name: "shell-file", store: Kind::Sqlite, command: &["sh", "worker.sh"] };
-const C: Example = Example { name: "c", store: Kind::Sqlite, command: &["./worker"] };
-
-const NODE: Example = Example { name: "node", store: Kind::Postgresql("postgres:"), command: &["node", "worker.mjs"] };
-const GO: Example = Example { name: "go", store: Kind::Postgresql("postgres:"), command: &["./worker"] };
+const PYTHON: Example =
+    Example { name: "python", store: Kind::Sqlite, alive: "lock", command: &["python3", "worker.py"] };
+const GUNICORN: Example = Example {
+    name: "gunicorn",
+    store: Kind::Sqlite,
+    alive: "session",
+    command: &["venv/bin/python", "-m", "gunicorn", "--bind=127.0.0.1:0", "app:app"],
+};
+const SHELL_HTTP: Example = Example {
+    name: "shell-http",
+    store: Kind::Sqlite,
+    alive: "lock",
+    command: &["flock", "-s", "$DIR/alive", "sh", "worker.sh"],
+};
+const SHELL_FILE: Example = Example { name: "shell-file", ..SHELL_HTTP };
+const C: Example = Example { name: "c", store: Kind::Sqlite, alive: "lock", command: &["./worker"] };
+const NODE: Example =
+    Example { name: "node", store: Kind::Postgresql("postgres:"), alive: "session", command: &["node", "worker.mjs"] };
+const GO: Example = Example { name: "go", store: Kind::Postgresql("postgres:"), alive: "lock", command: &["./worker"] };
 const JAVA: Example = Example {
     name: "java",
     store: Kind::Postgresql("jdbc:postgresql:"),
+    alive: "session",
     command: &["java", "-jar", "target/worker.jar"],
 };
 const SPRING_BOOT: Example = Example { name: "spring-boot", ..JAVA };
 
-const ALL: [&Example; 8] = [&PYTHON, &SHELL_HTTP, &SHELL_FILE, &C, &NODE, &GO, &JAVA, &SPRING_BOOT];
+const ALL: [&Example; 9] = [&PYTHON, &GUNICORN, &SHELL_HTTP, &SHELL_FILE, &C, &NODE, &GO, &JAVA, &SPRING_BOOT];
 
 #[test]
 fn python() {
     PYTHON.is_kept_to_one_pod();
+}
+
+#[test]
+fn gunicorn() {
+    GUNICORN.is_kept_to_one_pod();
 }
 
 #[test]
@@ -100,26 +122,50 @@ fn spring_boot() {
 }
 
 #[test]
+fn when_the_worker_that_leads_is_killed_another_of_its_pod_goes_on() {
+    let built = built(GUNICORN.name);
+    let store = Store::new(GUNICORN.store, "workers");
+    let stage = Stage::released(shared(), "workers");
+    let pod = Pod::start(&GUNICORN, &built, &store, stage.slow_pod("a"), None);
+    let mut writers = BTreeSet::new();
+    for _ in 0..3 {
+        let row =
+            wait_for("another worker", PATIENCE, || look(&store).pop().filter(|row| !writers.contains(&row.writer)));
+        let pid = row.writer.split('/').nth(1).and_then(|pid| Pid::from_raw(pid.parse().ok()?)).expect("a process id");
+        kill_process(pid, Signal::KILL).expect("the worker is there");
+        writers.insert(row.writer);
+    }
+    one_at_a_time(&look(&store));
+    assert!(!pod.app.said().contains("refused"), "one worked after its time");
+}
+
+#[test]
 fn every_example_works_beside_leasehold_dev() {
-    let port = Port::reserve();
-    let temporary = Folder::new("dev");
-    let mut command = Command::new(binary());
-    command.args(["dev", "--replicas=1", "--listen", &port.address().to_string()]).env("TMPDIR", temporary.path());
-    command.stdout(Stdio::null()).stderr(Stdio::null());
-    let _dev = Process::start(command).expect("dev starts");
-    let report = wait_for("the report folder", PATIENCE, || {
-        let folders = std::fs::read_dir(temporary.path()).ok()?;
-        let mut reports = folders.flatten().map(|folder| folder.path().join("dev-1/report"));
-        reports.find(|report| report.join("status.json").exists())
-    });
-    let url = format!("http://{}", port.address());
-    let running = ALL.map(|example| {
-        let store = Store::new(example.store, &format!("dev_{}", example.name));
-        let app = App::start(example, &built(example.name), "dev-1", &url, &report, &store);
-        (example.name, store, app)
-    });
-    for (name, store, _app) in &running {
-        wait_for(&format!("{name} to work"), PATIENCE, || look(store).pop());
+    for alive in ["lock", "session"] {
+        let port = Port::reserve();
+        let temporary = Folder::new("dev");
+        let mut command = Command::new(binary());
+        command.args(["dev", "--replicas=1", "--listen", &port.address().to_string()]);
+        command.env("TMPDIR", temporary.path()).env("LEASEHOLD_APP_ALIVE", alive);
+        command.stdout(Stdio::null()).stderr(Stdio::null());
+        let _dev = Process::start(command).expect("dev starts");
+        let report = wait_for("the report folder", PATIENCE, || {
+            let folders = std::fs::read_dir(temporary.path()).ok()?;
+            let mut reports = folders.flatten().map(|folder| folder.path().join("dev-1/report"));
+            reports.find(|report| report.join("status.json").exists() && TcpStream::connect(port.address()).is_ok())
+        });
+        let url = format!("http://{}", port.address());
+        let of_this_kind = ALL.into_iter().filter(|example| example.alive == alive);
+        let running: Vec<_> = of_this_kind
+            .map(|example| {
+                let store = Store::new(example.store, &format!("dev_{}", example.name));
+                let app = App::start(example, &built(example.name), "dev-1", &url, &report, &store);
+                (example.name, store, app)
+            })
+            .collect();
+        for (name, store, _app) in &running {
+            wait_for(&format!("{name} to work"), PATIENCE, || look(store).pop());
+        }
     }
 }
 
@@ -132,13 +178,8 @@ impl Example {
         let stage = Stage::released(shared(), self.name);
         let mut pods = ["a", "b"].map(|name| {
             let link = Proxy::start(shared().address());
-            // Its own over a restart.
-            let port = Port::reserve();
-            let listen = port.address().to_string();
-            let sidecar = stage.pod_over(name, Some(link.address())).flag("--listen", &listen).start();
-            sidecar.address();
-            let app = App::start(self, &built, name, &format!("http://{listen}"), sidecar.report_dir(), &store);
-            Pod { link, _port: port, sidecar, app }
+            let sidecar = stage.pod_over(name, Some(link.address()));
+            Pod::start(self, &built, &store, sidecar, Some(link))
         });
         let worker = |but: Option<&str>| {
             let but = but.unwrap_or_default();
@@ -148,46 +189,70 @@ impl Example {
 
         let cut = worker(None);
         let cut_at = store.now();
-        pods[cut].link.cut();
+        pods[cut].link().cut();
         let killed = worker(Some(pods[cut].name()));
-        pods[cut].link.heal();
+        pods[cut].link().heal();
         pods[cut].stopped_by(&store, cut_at, RENEW_DEADLINE);
 
         let killed_at = store.now();
         pods[killed].sidecar.kill9();
-        let next = worker(Some(pods[killed].name()));
-        assert_eq!(next, cut, "its app bore the cut");
+        let abandoned = worker(Some(pods[killed].name()));
+        assert_eq!(abandoned, cut, "its app bore the cut");
         pods[killed].stopped_by(&store, killed_at, ANSWER_TTL);
         pods[killed].sidecar.restart();
 
-        for pod in &mut pods {
-            assert_eq!(pod.app.process.ended(), None, "the app of {} ended", pod.name());
+        assert_eq!(pods[abandoned].app.process.ended(), None, "it ended by itself");
+        pods[abandoned].app.process.kill();
+        let last = worker(Some(pods[abandoned].name()));
+        assert_eq!(last, killed, "its app bore its sidecar's end");
+
+        assert_eq!(pods[last].app.process.ended(), None, "it ended by itself");
+        for pod in &pods {
             assert!(!pod.app.said().contains("refused"), "{} worked after its time", pod.name());
         }
-        let rows = look(&store);
-        assert!(rows.is_sorted_by_key(|row| row.token), "{rows:?}");
-        let terms = rows.chunk_by(|one, next| one.token == next.token);
-        for term in terms {
-            assert!(term.iter().all(|row| row.writer == term[0].writer), "two under one token: {term:?}");
-        }
+        one_at_a_time(&look(&store));
 
         store.query(&format!("UPDATE fence SET token = {LATER_TERM}"));
         let done = look(&store).len();
-        wait_until("the refusal to be told", PATIENCE, || pods[next].app.said().matches("refused").count() > 2);
+        wait_until("the refusal to be told", PATIENCE, || pods[last].app.said().matches("refused").count() > 2);
         assert_eq!(look(&store).len(), done, "the store took an old token");
     }
 }
 
+/// No token comes after a later one, and each is of one writer.
+#[track_caller]
+fn one_at_a_time(rows: &[Row]) {
+    assert!(rows.is_sorted_by_key(|row| row.token), "{rows:?}");
+    for term in rows.chunk_by(|one, next| one.token == next.token) {
+        assert!(term.iter().all(|row| row.writer == term[0].writer), "two under one token: {term:?}");
+    }
+}
+
 struct Pod {
-    link: Proxy,
+    link: Option<Proxy>,
     _port: Port,
     sidecar: Sidecar,
     app: App,
 }
 
 impl Pod {
+    fn start(example: &Example, built: &Path, store: &Store, sidecar: Builder, link: Option<Proxy>) -> Self {
+        // Its own over a restart.
+        let port = Port::reserve();
+        let listen = port.address().to_string();
+        let sidecar = sidecar.flag("--listen", &listen).flag("--app-alive", example.alive).start();
+        sidecar.address();
+        let app = App::start(example, built, sidecar.pod(), &format!("http://{listen}"), sidecar.report_dir(), store);
+        Pod { link, _port: port, sidecar, app }
+    }
+
     fn name(&self) -> &str {
         self.sidecar.pod()
+    }
+
+    /// To the API server.
+    fn link(&self) -> &Proxy {
+        self.link.as_ref().expect("one was given")
     }
 
     /// Nothing of this pod's was written later than so many seconds after that.

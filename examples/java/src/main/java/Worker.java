@@ -6,6 +6,7 @@ import java.sql.Connection;
 import java.sql.DriverManager;
 import java.sql.SQLException;
 import java.time.Duration;
+import java.util.concurrent.locks.LockSupport;
 
 /** Works five times a second while this pod leads, and nowhere else. */
 class Worker {
@@ -30,6 +31,19 @@ class Worker {
         }
     }
 
+    /** Open for as long as this process lives: this pod leads only meanwhile. */
+    static void session() {
+        var open = HttpRequest.newBuilder(URI.create(URL + "/v1/session")).build();
+        while (true) {
+            try {
+                CLIENT.send(open, BodyHandlers.ofLines()).body().forEach(event -> {});
+            } catch (Exception away) {
+                // The sidecar is not there, or not yet again.
+            }
+            LockSupport.parkNanos(200_000_000);
+        }
+    }
+
     /** One transaction, which does nothing if the store has seen a newer token. Says whether it did. */
     static boolean step(Connection store, long token) throws SQLException {
         try (var fence = store.prepareStatement("INSERT INTO fence (name, token) VALUES ('work', ?)"
@@ -47,12 +61,16 @@ class Worker {
     }
 
     public static void main(String[] arguments) throws Exception {
+        var session = new Thread(Worker::session);
+        session.setDaemon(true);
+        session.start();
         var address = System.getenv().getOrDefault("STORE", "jdbc:postgresql://localhost/postgres");
         try (var store = DriverManager.getConnection(address)) {
             store.setAutoCommit(false);
             for (;; Thread.sleep(200)) {
                 Term term = term();
-                if (term.lasts()) System.out.println((step(store, term.token()) ? "worked" : "refused") + " under token " + term.token());
+                if (!term.lasts()) continue;
+                System.out.println((step(store, term.token()) ? "worked" : "refused") + " under token " + term.token());
             }
         }
     }

@@ -7,6 +7,7 @@ import java.net.http.HttpRequest;
 import java.net.http.HttpResponse.BodyHandlers;
 import java.time.Duration;
 import java.util.OptionalLong;
+import java.util.concurrent.locks.LockSupport;
 import org.springframework.beans.factory.annotation.Value;
 import org.springframework.stereotype.Component;
 
@@ -18,6 +19,21 @@ class Leadership {
 
     Leadership(@Value("${leasehold.url}") String url) {
         question = HttpRequest.newBuilder(URI.create(url + "/leader")).timeout(Duration.ofSeconds(1)).build();
+        var session = new Thread(() -> session(HttpRequest.newBuilder(URI.create(url + "/v1/session")).build()));
+        session.setDaemon(true);
+        session.start();
+    }
+
+    /** Open for as long as this process lives: this pod leads only meanwhile. */
+    private void session(HttpRequest open) {
+        while (true) {
+            try {
+                client.send(open, BodyHandlers.ofLines()).body().forEach(event -> {});
+            } catch (Exception away) {
+                // The sidecar is not there, or not yet again.
+            }
+            LockSupport.parkNanos(200_000_000);
+        }
     }
 
     /** The fencing token for a step that begins now; empty while this pod does not lead. */
