@@ -322,3 +322,53 @@ fn built(name: &str) -> PathBuf {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     PathBuf::from(String::from_utf8(output.stdout).expect("a path").trim())
 }
+
+/// The `sql` of docs/fencing.md, in its order, for a token.
+fn sql_of_the_page(token: u64) -> Vec<String> {
+    let page = include_str!("../../docs/fencing.md");
+    let blocks = page.split("```sql\n").skip(1).filter_map(|rest| Some(rest.split_once("```")?.0));
+    blocks.map(|sql| sql.replace(":token", &token.to_string()).replace(":pod", "'pod'")).collect()
+}
+
+#[test]
+fn the_sql_of_the_page_refuses_an_older_token_and_takes_the_same_one_again() {
+    for (kind, begin) in [(Kind::Sqlite, "BEGIN IMMEDIATE"), (Kind::Postgresql("postgres:"), "BEGIN")] {
+        let store = Store::new(kind, "page");
+        store.query("DROP TABLE fence");
+        store.query(&sql_of_the_page(0)[0]);
+        for token in [5, 5, 7, 6, 7, 5, 8] {
+            store.query(&format!("{begin}; {} COMMIT;", sql_of_the_page(token)[1]));
+        }
+        let tokens: Vec<u64> = store.rows().iter().map(|row| row.token).collect();
+        assert_eq!(tokens, [5, 5, 7, 7, 8]);
+        assert_eq!(store.query("SELECT * FROM fence").trim(), "work|8");
+        if let Kind::Postgresql(_) = kind {
+            for token in [8, 7, 9] {
+                store.query(&sql_of_the_page(token)[2]);
+            }
+            let tokens: Vec<u64> = store.rows().iter().map(|row| row.token).collect();
+            assert_eq!(tokens, [5, 5, 7, 7, 8, 8, 9]);
+        }
+    }
+}
+
+#[test]
+fn two_terms_that_write_at_once_take_turns_in_postgresql_and_the_older_one_is_refused() {
+    for (way, first, second, written) in
+        [(1, 6, 5, vec![6]), (2, 6, 5, vec![6]), (1, 5, 6, vec![5, 6]), (2, 5, 6, vec![5, 6])]
+    {
+        let store = Store::new(Kind::Postgresql("postgres:"), &format!("turns_{way}_{first}"));
+        store.query(&sql_of_the_page(1)[1]);
+        let mut slow = store.session();
+        slow.write(&format!("BEGIN; {}", sql_of_the_page(first)[way]));
+        store.wait_for_sessions("one to be in its transaction", "state = 'idle in transaction'", 1);
+        let mut other = store.session();
+        other.write(&format!("BEGIN; {} COMMIT;", sql_of_the_page(second)[way]));
+        store.wait_for_sessions("the other to wait for it", "wait_event_type = 'Lock'", 1);
+        slow.write("COMMIT;");
+        other.end();
+        slow.end();
+        let tokens: Vec<u64> = store.rows().iter().map(|row| row.token).collect();
+        assert_eq!(tokens[1..], written, "{first} then {second}");
+    }
+}

@@ -4,7 +4,7 @@ use std::io::Write;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, ChildStdin, Command, Output, Stdio};
 use std::sync::LazyLock;
 use std::time::Duration;
 
@@ -109,6 +109,53 @@ impl Store {
         };
         rows.lines().map(row).collect()
     }
+
+    /// An open connection, of a store that has those.
+    pub fn session(&self) -> Session {
+        let Self::Postgresql { database, .. } = self else { panic!("SQLite has no sessions") };
+        let mut command = POSTGRESQL.psql(database);
+        let mut process = command.stdin(Stdio::piped()).stdout(Stdio::null()).spawn().expect("psql can be started");
+        let input = process.stdin.take();
+        Session { process, input }
+    }
+
+    /// Waits until so many of its sessions are in that state.
+    #[track_caller]
+    pub fn wait_for_sessions(&self, what: &str, state: &str, count: usize) {
+        let Self::Postgresql { database, .. } = self else { panic!("SQLite has no sessions") };
+        let sql = format!("SELECT count(*) FROM pg_stat_activity WHERE datname = '{database}' AND {state}");
+        wait_until(what, Duration::from_secs(30), || self.query(&sql).trim() == count.to_string());
+    }
+}
+
+/// A connection that is open for several statements; ended when dropped.
+pub struct Session {
+    process: Child,
+    input: Option<ChildStdin>,
+}
+
+impl Session {
+    /// Sends statements, and does not wait for their end.
+    pub fn write(&mut self, sql: &str) {
+        let input = self.input.as_mut().expect("it is open");
+        input.write_all(sql.as_bytes()).and_then(|()| input.write_all(b"\n")).expect("psql reads");
+    }
+
+    /// Waits until all that was sent is done.
+    #[track_caller]
+    pub fn end(mut self) {
+        drop(self.input.take());
+        let ended = self.process.wait().expect("a child can be waited for");
+        assert!(ended.success(), "psql: {ended}");
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        drop(self.input.take());
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
 }
 
 /// Runs a program with `input`, and gives what it printed.
@@ -180,9 +227,13 @@ impl Postgresql {
 
     #[track_caller]
     fn query(&self, database: &str, sql: &str) -> String {
+        asked(self.psql(database), sql)
+    }
+
+    fn psql(&self, database: &str) -> Command {
         let mut command = self.client("psql", database);
         command.args(["-X", "-A", "-t", "-q", "-v", "ON_ERROR_STOP=1"]);
-        asked(command, sql)
+        command
     }
 }
 
