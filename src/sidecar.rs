@@ -17,6 +17,8 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
 use crate::alarm::Alarm;
+use crate::app::asking;
+use crate::app::health::Thresholds;
 use crate::app::lock::{self, Enforcement, LockError};
 use crate::app::{Evidence, Gone, Sign, enforcement_lock};
 use crate::complaint::Ask;
@@ -73,33 +75,39 @@ pub struct Settings {
 }
 
 /// What the app is to show.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct AppSettings {
     /// Alive while all of them say so; without any, always.
     pub evidence: Vec<Evidence>,
     /// Only sessions of this name count.
     pub session_name: Option<String>,
+    pub health: Thresholds,
+    /// How long an app may ask nothing.
+    pub timeout: Duration,
 }
 
 impl AppSettings {
     /// Everything wrong with them, a sentence each.
     pub fn faults(&self, has_report_dir: bool, on_sigterm: OnSigterm) -> Vec<String> {
         let mut faults = Vec::new();
-        let has = |evidence: &Evidence| self.evidence.contains(evidence);
-        for (index, evidence) in self.evidence.iter().enumerate() {
-            if self.evidence[..index].contains(evidence) {
-                faults.push(format!("--app-alive {evidence} is given twice"));
+        let names: Vec<String> = self.evidence.iter().map(ToString::to_string).collect();
+        for (index, name) in names.iter().enumerate() {
+            if names[..index].contains(name) {
+                faults.push(format!("--app-alive {name} is given twice"));
             }
         }
-        if has(&Evidence::Lock) && !has_report_dir {
+        let has = |name: &str| names.iter().any(|known| known == name);
+        if has("lock") && !has_report_dir {
             faults.push("--app-alive lock needs --report-dir: the lock is a file in it".into());
         }
-        if self.session_name.is_some() && !has(&Evidence::Session) {
+        if self.session_name.is_some() && !has("session") {
             faults.push("--session-name needs --app-alive session".into());
         }
         if on_sigterm == OnSigterm::WaitForApp && self.evidence.is_empty() {
             faults.push("--on-sigterm wait-for-app needs --app-alive: nothing shows when the app has ended".into());
         }
+        faults.extend(self.health.faults());
+        faults.extend(asking::fault(self.timeout));
         faults
     }
 }
@@ -241,6 +249,7 @@ fn serve(
         boards: boards.to_vec(),
         clock: Arc::new(SystemClock),
         sessions: Arc::clone(&app.sessions),
+        asking: Arc::clone(&app.asking),
         commands,
         allowed_hosts: settings.allowed_hosts.clone(),
     };

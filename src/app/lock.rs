@@ -35,6 +35,9 @@ const TRY_BLINDLY_EVERY: Duration = Duration::from_millis(20);
 /// After a file that cannot be used.
 const TRY_AGAIN: Duration = Duration::from_secs(1);
 
+/// Why the app is not alive while nobody holds its lock.
+pub const NOT_HELD: &str = "nobody holds its lock";
+
 /// Why a lock file is none.
 #[derive(Debug, thiserror::Error)]
 pub enum LockError {

@@ -69,8 +69,13 @@ impl Sessions {
         if inner.counted > 0 {
             return Ok(());
         }
+        Err(Gone { why: self.not_open(), proved: now >= inner.told_until })
+    }
+
+    /// Why the app is not alive without a session.
+    pub fn not_open(&self) -> String {
         let which = self.name.as_ref().map_or(String::new(), |name| format!(" named {name:?}"));
-        Err(Gone { why: format!("no session{which} is open"), proved: now >= inner.told_until })
+        format!("no session{which} is open")
     }
 
     /// The exclusive session that led under this token is closed; whether that proves its end. Told once.

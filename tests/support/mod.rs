@@ -16,11 +16,13 @@
 //! | [`recorder`] | every promise that sidecars make, and the check that no two overlap |
 //! | [`stage`] | a Lease in a namespace of its own, and the pods that contend for it |
 //! | [`front`] | a door before the API server that answers in its place where a test says so |
+//! | [`app`] | an app beside a sidecar, as far as the sidecar sees one |
 //! | [`clientgo`] | client-go's own elector, for company and for comparison |
 
 // A test file uses a part of this only.
 #![allow(dead_code)]
 
+pub mod app;
 pub mod clientgo;
 pub mod clock;
 pub mod control_plane;

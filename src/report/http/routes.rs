@@ -85,6 +85,9 @@ impl Routes {
             _ => return Ok(reply::method_not_allowed("GET, HEAD")),
         }
         self.check_pod(query)?;
+        if !matches!(route, Route::StepDown(_) | Route::Stopped(_)) {
+            self.app.asking.asked(self.app.clock.boot());
+        }
         match route {
             Route::Legacy => self.legacy(),
             Route::LegacyEvents => self.events(0, Format::Legacy { last: None }, connection, None),

@@ -1,0 +1,89 @@
+//! SIGTERM in every order of sidecar and app: `--on-sigterm`, `--shutdown-grace`.
+
+mod support;
+
+use std::time::Duration;
+
+use support::app::Lock;
+use support::clock::{self, wait_until};
+use support::control_plane::shared;
+use support::proxy::Proxy;
+use support::recorder::Recorder;
+use support::stage::{SOON, Stage};
+
+#[test]
+fn a_leader_whose_app_still_ends_leads_on_and_releases_when_it_has() {
+    let stage = Stage::released(shared(), "wait-for-app");
+    let pod = |name| {
+        let pod = stage.slow_pod(name).flag("--app-alive", "lock").flag("--on-sigterm", "wait-for-app");
+        let pod = pod.flag("--answer-ttl", "20s").flag("--shutdown-grace", "60s").start();
+        let app = Lock::alive(&pod);
+        (pod, app)
+    };
+    let (mut first, app) = pod("a");
+    first.wait_leader(SOON);
+    let (second, _lock) = pod("b");
+    second.wait_status("a standby", SOON, |status| status["holder"] == "a");
+    let recorder = Recorder::start([&first, &second]);
+    recorder.wait_leader(Duration::ZERO, SOON, |leader| leader == "a");
+    let renewed = stage.spec()["renewTime"].clone();
+    first.sigterm();
+    wait_until("a renewal after it was told to end", SOON, || stage.spec()["renewTime"] != renewed);
+    assert_eq!(first.get("/leader").status, 200);
+
+    let since = clock::now();
+    recorder.app_ended("a");
+    drop(app);
+    let turn = recorder.wait_leader(since, SOON, |leader| leader == "b");
+    assert!(turn.received - since < Duration::from_secs(10), "it waited for the promise: {:?}", turn.received - since);
+    assert!(first.wait(SOON).success());
+    recorder.assert_no_overlap();
+}
+
+#[test]
+fn an_app_that_does_not_end_is_given_up_before_the_grace_is_over() {
+    let stage = Stage::released(shared(), "grace");
+    let pod = |name| stage.slow_pod(name).flag("--shutdown-grace", "6s").flag("--on-sigterm", "wait-for-app");
+    let mut first = pod("a").flag("--app-alive", "lock").start();
+    let _app = Lock::alive(&first);
+    first.wait_leader(SOON);
+    let second = stage.slow_pod("b").start();
+    second.wait_status("a standby", SOON, |status| status["holder"] == "a");
+    let recorder = Recorder::start([&first, &second]);
+    recorder.wait_leader(Duration::ZERO, SOON, |leader| leader == "a");
+    let since = clock::now();
+    first.sigterm();
+    let turn = recorder.wait_leader(since, SOON, |leader| leader == "b");
+    assert!(turn.received - since > Duration::from_secs(2), "its app had the time to end: {:?}", turn.received - since);
+    assert!(first.wait(SOON).success());
+    assert!(clock::now() - since < Duration::from_secs(7), "after {:?}", clock::now() - since);
+    recorder.assert_no_overlap();
+}
+
+#[test]
+fn a_standby_has_nothing_to_wait_for() {
+    let stage = Stage::released(shared(), "standby-ends");
+    let leader = stage.slow_pod("a").start();
+    leader.wait_leader(SOON);
+    let standby = stage.slow_pod("b").flag("--app-alive", "lock").flag("--on-sigterm", "wait-for-app");
+    let mut standby = standby.flag("--shutdown-grace", "60s").start();
+    let _app = Lock::alive(&standby);
+    standby.wait_status("a standby", SOON, |status| status["holder"] == "a");
+    standby.sigterm();
+    assert!(standby.wait(SOON).success());
+}
+
+#[test]
+fn a_process_that_cannot_release_ends_with_its_grace_and_leaves_the_lease_to_run_out() {
+    let stage = Stage::released(shared(), "grace-over");
+    let link = Proxy::start(shared().address());
+    let pod = stage.pod_over("a", Some(link.address())).times("60s", "50s", "2s", "500ms");
+    let mut pod = pod.flag("--shutdown-grace", "4s").start();
+    pod.wait_leader(SOON);
+    link.silence();
+    let since = clock::now();
+    pod.sigterm();
+    pod.wait(SOON);
+    assert!(clock::now() - since < Duration::from_secs(6), "after {:?}", clock::now() - since);
+    assert_eq!(stage.holder().as_deref(), Some("a"));
+}
