@@ -27,13 +27,14 @@ use store::{Kind, Row, Store};
 /// How long what ought to happen may take on a machine that runs all of them at once, starting a JVM included.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// A look at a store starts a process.
-const LOOK_EVERY: Duration = Duration::from_millis(100);
+const LOOK_EVERY: Duration = Duration::from_millis(300);
 /// The renew deadline of [`support::stage::QUICK`], in seconds: nothing is promised for longer after a cut.
 const RENEW_DEADLINE: f64 = 4.0;
 /// How long an answer is good for, in seconds.
 const ANSWER_TTL: f64 = 1.0;
 /// From the last look at the clock to the row, in seconds, on a busy machine: a step that began in time.
 const ONE_STEP: f64 = 0.5;
+const BUILD: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/examples/build.sh");
 /// No term comes so far.
 const LATER_TERM: u64 = 1 << 52;
 
@@ -148,7 +149,7 @@ fn every_example_works_beside_leasehold_dev() {
         command.args(["dev", "--replicas=1", "--listen", &port.address().to_string()]);
         command.env("TMPDIR", temporary.path()).env("LEASEHOLD_APP_ALIVE", alive);
         command.stdout(Stdio::null()).stderr(Stdio::null());
-        let _dev = Process::start(command).expect("dev starts");
+        let mut dev = Process::start(command).expect("dev starts");
         let report = wait_for("the report folder", PATIENCE, || {
             let folders = std::fs::read_dir(temporary.path()).ok()?;
             let mut reports = folders.flatten().map(|folder| folder.path().join("dev-1/report"));
@@ -166,6 +167,8 @@ fn every_example_works_beside_leasehold_dev() {
         for (name, store, _app) in &running {
             wait_for(&format!("{name} to work"), PATIENCE, || look(store).pop());
         }
+        dev.signal(Signal::TERM);
+        assert!(dev.wait(PATIENCE).success());
     }
 }
 
@@ -283,6 +286,8 @@ impl App {
         command.env_clear().envs(std::env::vars_os().filter(|(name, _)| name == "PATH" || name == "HOME"));
         command.env("POD_NAME", pod).env("LEASEHOLD_URL", url).env("LEASEHOLD_DIR", report);
         command.env("STORE", store.address());
+        // A virtual machine that is soon killed need not compile much: the tests share few cores.
+        command.env("JAVA_TOOL_OPTIONS", "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC -Xshare:auto");
         // Nobody listens there: who asks localhost by a proxy hears nothing.
         for proxy in ["http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"] {
             command.env(proxy, "http://127.0.0.1:9");
@@ -314,13 +319,35 @@ fn look(store: &Store) -> Vec<Row> {
 /// The folder that an example or a store is run from; a missing runtime fails the test with what to install.
 #[track_caller]
 fn built(name: &str) -> PathBuf {
-    let output = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/examples/build.sh"))
-        .arg(name)
-        .stdin(Stdio::null())
-        .output()
-        .expect("build.sh can be started");
+    let output = Command::new(BUILD).arg(name).stdin(Stdio::null()).output().expect("build.sh can be started");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     PathBuf::from(String::from_utf8(output.stdout).expect("a path").trim())
+}
+
+#[test]
+fn a_runtime_that_is_missing_is_an_error_that_says_how_to_install_it() {
+    let path = Folder::new("bare");
+    for program in ["bash", "dirname"] {
+        let found = wait_for(program, Duration::ZERO, || {
+            ["/usr/bin", "/bin"].map(|folder| Path::new(folder).join(program)).into_iter().find(|path| path.exists())
+        });
+        std::os::unix::fs::symlink(found, path.join(program)).expect("makes a link");
+    }
+    for (name, sentence) in [
+        ("sqlite", "sqlite3 is not installed: apt-get install sqlite3"),
+        ("python", "python3 is not installed: apt-get install python3"),
+        ("shell-http", "curl is not installed: apt-get install curl"),
+        ("shell-file", "flock is not installed: apt-get install util-linux"),
+        ("c", "cc is not installed: apt-get install gcc libc6-dev"),
+        ("node", "node is not installed: apt-get install nodejs"),
+        ("gunicorn", "python3 is not installed: apt-get install python3"),
+        ("java", "javac is not installed: apt-get install default-jdk-headless"),
+        ("spring-boot", "javac is not installed: apt-get install default-jdk-headless"),
+    ] {
+        let output = Command::new(BUILD).arg(name).env("PATH", path.path()).output().expect("build.sh can be started");
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success() && said.contains(sentence), "{name}: {said}");
+    }
 }
 
 /// The `sql` of docs/fencing.md, in its order, for a token.
