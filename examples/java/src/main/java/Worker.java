@@ -2,9 +2,7 @@ import java.net.URI;
 import java.net.http.HttpClient;
 import java.net.http.HttpRequest;
 import java.net.http.HttpResponse.BodyHandlers;
-import java.sql.Connection;
 import java.sql.DriverManager;
-import java.sql.SQLException;
 import java.time.Duration;
 import java.util.concurrent.locks.LockSupport;
 
@@ -44,33 +42,24 @@ class Worker {
         }
     }
 
-    /** One transaction, which does nothing if the store has seen a newer token. Says whether it did. */
-    static boolean step(Connection store, long token) throws SQLException {
-        try (var fence = store.prepareStatement("INSERT INTO fence (name, token) VALUES ('work', ?)"
-                 + " ON CONFLICT (name) DO UPDATE SET token = excluded.token WHERE fence.token < excluded.token");
-             var work = store.prepareStatement("INSERT INTO work (token, pod)"
-                 + " SELECT token, ? FROM fence WHERE name = 'work' AND token = ?")) {
-            fence.setLong(1, token);
-            fence.executeUpdate();
-            work.setString(1, POD);
-            work.setLong(2, token);
-            int done = work.executeUpdate();
-            store.commit();
-            return done == 1;
-        }
-    }
+    /** One transaction, which does nothing if the store has seen a newer token. */
+    static final String STEP = """
+        WITH newest AS (INSERT INTO fence (name, token) VALUES ('work', ?)
+          ON CONFLICT (name) DO UPDATE SET token = excluded.token WHERE fence.token <= excluded.token RETURNING token)
+        INSERT INTO work (token, pod) SELECT token, ? FROM newest""";
 
     public static void main(String[] arguments) throws Exception {
         var session = new Thread(Worker::session);
         session.setDaemon(true);
         session.start();
         var address = System.getenv().getOrDefault("STORE", "jdbc:postgresql://localhost/postgres");
-        try (var store = DriverManager.getConnection(address)) {
-            store.setAutoCommit(false);
+        try (var store = DriverManager.getConnection(address); var step = store.prepareStatement(STEP)) {
             for (;; Thread.sleep(200)) {
                 Term term = term();
                 if (!term.lasts()) continue;
-                System.out.println((step(store, term.token()) ? "worked" : "refused") + " under token " + term.token());
+                step.setLong(1, term.token());
+                step.setString(2, POD);
+                System.out.println((step.executeUpdate() == 1 ? "worked" : "refused") + " under token " + term.token());
             }
         }
     }
