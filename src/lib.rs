@@ -8,6 +8,7 @@ pub mod cli;
 mod complaint;
 pub mod devapi;
 pub mod election;
+pub mod exec;
 pub mod kubernetes;
 pub mod names;
 pub mod report;

@@ -166,7 +166,8 @@ pub async fn run(settings: Settings) -> Result<(), RunError> {
         .iter()
         .map(|lease| {
             let ttl = settings.election.answer_ttl;
-            Arc::new(Board::new(lease.clone(), namespace.clone(), settings.pod.clone(), boot_id.clone(), ttl))
+            let board = Board::new(lease.clone(), namespace.clone(), settings.pod.clone(), boot_id.clone(), ttl);
+            Arc::new(board.known_as(&settings.election.identity))
         })
         .collect();
     // First, for a former sidecar of this pod that still ends holds the ports and the files as well.

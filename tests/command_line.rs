@@ -124,7 +124,7 @@ fn flags_come_from_the_environment_and_by_the_old_sidecars_names() {
     assert_refused(
         &["run", "--election=No", "--election-namespace=No2", "--id=x_y", "--ttl=1ms", "--http=127.0.0.1:0"],
         &[],
-        &["\"No\"", "\"No2\"", "\"x_y\"", "lease duration"],
+        &["\"No\"", "the namespace \"No2\" is", "\"x_y\"", "lease duration"],
     );
     // A Service named leasehold sets these in every pod of its namespace.
     let services = [

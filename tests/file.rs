@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use leasehold::report::Board;
-use leasehold::report::file::{FileReport, ReadError, Verdict, read};
+use leasehold::report::file::{FileReport, ReadError, Verdict, Yes, read};
 use leasehold::time::Moment;
 use report::*;
 
@@ -82,7 +82,12 @@ fn a_reader_leads_only_between_its_two_moments_and_under_its_own_boot() {
     report.refresh(0, NOW).unwrap();
     let path = dir.path().join("status.json");
     let at = |now: Moment| read(&path, || now, BOOT_ID);
-    let leader = Verdict::Leader { token: 77, until: Moment::from_nanos(1_001_010_000_000) };
+    let leader = Verdict::Leader(Yes {
+        lease: "web".into(),
+        token: 77,
+        until: Moment::from_nanos(1_001_010_000_000),
+        stop_by: Moment::from_nanos(1_014_980_000_000),
+    });
     assert_eq!(at(NOW).unwrap(), leader);
     assert_eq!(at(Moment::from_nanos(1_001_009_999_999)).unwrap(), leader);
     for late in [NOW + TTL, Moment::from_nanos(1_001_010_000_000), Moment::NEVER] {
@@ -161,7 +166,7 @@ fn a_reader_never_sees_half_a_file() {
             let mut seen = [0, 0];
             while !done.load(Ordering::Relaxed) {
                 match read(&path, || NOW, BOOT_ID).expect("whole, and always there") {
-                    Verdict::Leader { .. } => seen[0] += 1,
+                    Verdict::Leader(_) => seen[0] += 1,
                     Verdict::NotLeader { .. } => seen[1] += 1,
                 }
             }
@@ -241,7 +246,7 @@ fn a_full_disk_leaves_the_old_file_and_no_half_of_a_new_one() {
 
     let path = dir.path().join("status.json");
     assert_eq!(fs::read_to_string(&path).unwrap(), before);
-    assert!(matches!(read(&path, || NOW, BOOT_ID), Ok(Verdict::Leader { .. })));
+    assert!(matches!(read(&path, || NOW, BOOT_ID), Ok(Verdict::Leader(_))));
     // What could not be withdrawn ends by itself.
     assert!(matches!(read(&path, || NOW + TTL, BOOT_ID), Ok(Verdict::NotLeader { .. })));
     let names = fs::read_dir(dir.path()).unwrap().flatten().map(|entry| entry.file_name());

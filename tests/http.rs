@@ -79,7 +79,7 @@ async fn past_valid_until_the_answer_is_no_whatever_was_published() {
     let late = server.get("/leader").await;
     assert_eq!(late.status, 503);
     assert_eq!(late.json()["reason"], "renew_deadline");
-    assert!(server.get("/").await.json().get("name").is_none(), "the old format must not name us either");
+    assert_eq!(server.get("/").await.json()["name"], "", "the old format must not name us either");
 }
 
 #[tokio::test]
@@ -306,11 +306,13 @@ async fn a_reader_that_does_not_read_is_ended_and_promised_nothing_meanwhile() {
 #[tokio::test]
 async fn the_old_sidecars_format_names_the_leader_and_nobody_else() {
     let server = Server::start().await;
-    assert_eq!(server.get("/").await.body, "{}\n");
+    // A client that reads two keys finds them in every answer.
+    let nobody = r#"{"name":"","last_update":"2026-07-01T12:00:00Z"}"#;
+    assert_eq!(server.get("/").await.body.trim(), nobody);
     let mut stream = server.connect().await;
     send(&mut stream, "/sse").await;
     read_until(&mut stream, "\r\n\r\n").await.unwrap();
-    assert_eq!(next_event(&mut stream).await.unwrap(), ["data: {}"]);
+    assert_eq!(next_event(&mut stream).await.unwrap(), [format!("data: {nobody}")]);
 
     publish(&server.boards[0], held_by("web-9_xyz", server.clock.boot(), 1));
     let other = r#"{"name":"web-9","last_update":"2026-07-01T12:00:00Z"}"#;
@@ -323,7 +325,7 @@ async fn the_old_sidecars_format_names_the_leader_and_nobody_else() {
     assert!(event[0].contains(r#""name":"web-0""#) && event.len() == 1, "{event:?}");
     // The record still names us, and no promise is in force: our name would be a yes.
     publish(&server.boards[0], held_by("web-0_abc", server.clock.boot(), 4));
-    assert!(!next_event(&mut stream).await.unwrap()[0].contains("name"));
+    assert_eq!(next_event(&mut stream).await.unwrap(), [format!("data: {nobody}")]);
 }
 
 #[tokio::test]

@@ -40,7 +40,7 @@ pub fn main(args: &Args) -> ExitCode {
     let deadline = SystemClock.boot() + args.wait.unwrap_or_default();
     loop {
         let verdict = file::read(&path, || SystemClock.boot(), &boot_id);
-        if let Ok(Verdict::Leader { .. }) = verdict {
+        if let Ok(Verdict::Leader(_)) = verdict {
             return ExitCode::from(LEADS);
         }
         if SystemClock.boot() >= deadline {

@@ -3,9 +3,12 @@
 pub mod check;
 pub mod completion;
 pub mod dev;
+pub mod exec;
+pub mod install;
 pub mod log;
 pub mod probe;
 pub mod run;
+pub mod stepdown;
 
 use std::process::ExitCode;
 
@@ -34,8 +37,18 @@ enum Command {
     Dev(dev::Args),
     /// Ask the report files whether this pod leads: exits 0 (leads), 1 (does not), 2 (cannot tell)
     Check(check::Args),
+    /// Run a command only while this pod leads
+    Exec(exec::Args),
+    #[command(hide = true)]
+    ExecKeeper(exec::KeeperArgs),
+    #[command(hide = true)]
+    ExecStart(exec::StartArgs),
+    /// Copy this program into a directory, for another container to run it
+    Install(install::Args),
     /// Ask a sidecar's probes, for exec probes: exits 0 or 1
     Probe(probe::Args),
+    /// Have the pod that leads hand over, from a workstation: exits 0 (changed hands), 1 (did not), 2 (cannot tell)
+    Stepdown(stepdown::Args),
     /// Print a completion script
     Completion(completion::Args),
 }
@@ -57,7 +70,12 @@ pub fn main() -> ExitCode {
         Command::Run(args) => run::main(*args),
         Command::Dev(args) => dev::main(args),
         Command::Check(args) => check::main(&args),
+        Command::Exec(args) => exec::main(args),
+        Command::ExecKeeper(args) => exec::keeper(args),
+        Command::ExecStart(args) => exec::start(&args),
+        Command::Install(args) => install::main(&args),
         Command::Probe(args) => probe::main(&args),
+        Command::Stepdown(args) => stepdown::main(args),
         Command::Completion(args) => completion::main(&args),
     }
 }

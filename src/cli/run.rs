@@ -270,7 +270,9 @@ impl Args {
             }
         }
         let namespace = self.namespace.or_else(|| set("ELECTOR_ELECTION_NAMESPACE")).or_else(|| set("POD_NAMESPACE"));
-        if let Some(Err(fault)) = namespace.as_deref().map(dns_label) {
+        if let Some(namespace) = &namespace
+            && let Err(fault) = dns_label(namespace)
+        {
             faults.push(format!("the namespace {namespace:?} is no namespace: {fault}"));
         }
         let pod = self.pod_name.or_else(|| set("POD_NAME")).or_else(hostname).unwrap_or_default();

@@ -7,12 +7,13 @@
 
 use std::fmt::Write as _;
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write as _};
+use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustix::fs::OFlags;
 use serde::Deserialize;
 
 use super::view::View;
@@ -25,6 +26,8 @@ const ASIDE: &str = ".leasehold-";
 const FIRST: &str = "status";
 /// How far /proc/uptime may be from the boot clock. They differ by hundredths, or by hours.
 const UPTIME_TOLERANCE: Duration = Duration::from_secs(1);
+/// No report is longer: the longest thing in one is a holder's name, which is cut.
+const LONGEST: u64 = 1 << 20;
 
 /// The report directory of this sidecar.
 pub struct FileReport {
@@ -169,7 +172,7 @@ pub enum Error {
 /// Reads a `.json` report as an app should: the clock after the file (a reader that is stopped in between must not
 /// believe what has run out meanwhile), and under this `boot_id`.
 pub fn read(path: &Path, clock: impl FnOnce() -> Moment, boot_id: &str) -> Result<Verdict, ReadError> {
-    let text = fs::read_to_string(path).map_err(|source| ReadError::Unreadable { path: path.into(), source })?;
+    let text = read_text(path).map_err(|source| ReadError::Unreadable { path: path.into(), source })?;
     let now = clock();
     let report: Report =
         serde_json::from_str(&text).map_err(|source| ReadError::Malformed { path: path.into(), source })?;
@@ -179,27 +182,57 @@ pub fn read(path: &Path, clock: impl FnOnce() -> Moment, boot_id: &str) -> Resul
     if !report.leader {
         return Ok(Verdict::NotLeader { reason: report.reason });
     }
-    let (Some(from), Some(until), Some(token)) =
-        (report.valid_from_uptime, report.valid_until_uptime, report.fencing_token)
-    else {
+    let (Some(lease), Some(from), Some(until), Some(stop_by), Some(token)) = (
+        report.lease,
+        report.valid_from_uptime,
+        report.valid_until_uptime,
+        report.stop_by_uptime,
+        report.fencing_token,
+    ) else {
         return Err(ReadError::Incomplete { path: path.into() });
     };
     let (from, until) = (hundredths(from), hundredths(until));
     match now.uptime_hundredths() {
         now if now < from => Err(ReadError::FromTheFuture { path: path.into() }),
-        now if now >= until => Ok(Verdict::NotLeader { reason: "expired".into() }),
-        _ => Ok(Verdict::Leader { token, until: Moment::from_nanos(until.saturating_mul(10_000_000)) }),
+        now if now >= until => Ok(Verdict::NotLeader { reason: RAN_OUT.into() }),
+        _ => {
+            let moment = |count: u64| Moment::from_nanos(count.saturating_mul(10_000_000));
+            Ok(Verdict::Leader(Yes { lease, token, until: moment(until), stop_by: moment(hundredths(stop_by)) }))
+        }
     }
+}
+
+/// Never waits, whatever lies at the path, and takes no more than any report has.
+fn read_text(path: &Path) -> io::Result<String> {
+    let nonblocking = i32::try_from(OFlags::NONBLOCK.bits()).unwrap_or_default();
+    let file = OpenOptions::new().read(true).custom_flags(nonblocking).open(path)?;
+    let mut text = String::new();
+    file.take(LONGEST).read_to_string(&mut text)?;
+    Ok(text)
 }
 
 /// What a report says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// This pod leads before `until`.
-    Leader { token: u64, until: Moment },
-    /// It does not. `expired`: it did, and the report was not renewed.
+    /// This pod leads.
+    Leader(Yes),
+    /// It does not. [`RAN_OUT`]: it did, and the report was not renewed.
     NotLeader { reason: String },
 }
+
+/// A yes that holds at the moment of its reading.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Yes {
+    pub lease: String,
+    pub token: u64,
+    /// Nobody may believe it at or after this.
+    pub until: Moment,
+    /// Whoever held the lease's lock before reading it may work until this.
+    pub stop_by: Moment,
+}
+
+/// The reason of a report that said leader and was not renewed: no reason that a sidecar gives.
+pub const RAN_OUT: &str = "expired";
 
 /// Why a report says nothing. Whoever cannot tell does not lead.
 #[derive(Debug, thiserror::Error)]
@@ -208,7 +241,7 @@ pub enum ReadError {
     Unreadable { path: PathBuf, source: io::Error },
     #[error("{} is not a report: {source}", path.display())]
     Malformed { path: PathBuf, source: serde_json::Error },
-    #[error("{} says leader, but not from when, until when or with which token", path.display())]
+    #[error("{} says leader, but not of which lease, from when, until when or with which token", path.display())]
     Incomplete { path: PathBuf },
     #[error("{} was written before this machine last started", path.display())]
     OtherBoot { path: PathBuf },
@@ -218,10 +251,12 @@ pub enum ReadError {
 
 #[derive(Deserialize)]
 struct Report {
+    lease: Option<String>,
     leader: bool,
     fencing_token: Option<u64>,
     valid_from_uptime: Option<f64>,
     valid_until_uptime: Option<f64>,
+    stop_by_uptime: Option<f64>,
     boot_id: String,
     reason: String,
 }

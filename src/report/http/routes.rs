@@ -144,7 +144,7 @@ impl Routes {
 
     fn legacy(&self) -> Outcome {
         let (board, answer) = self.ask(0);
-        Ok(reply::json(StatusCode::OK, Legacy::new(board, &answer).to_json()))
+        Ok(reply::json(StatusCode::OK, Legacy::new(board, &answer, self.app.clock.wall()).to_json()))
     }
 
     fn leader(&self, lease: usize) -> Outcome {
