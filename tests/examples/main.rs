@@ -54,7 +54,7 @@ const GUNICORN: Example = Example {
     name: "gunicorn",
     store: Kind::Sqlite,
     alive: "session",
-    command: &["venv/bin/python", "-m", "gunicorn", "--bind=127.0.0.1:0", "app:app"],
+    command: &["venv/bin/python", "-m", "gunicorn", "--bind=127.0.0.1:0", "--no-control-socket", "app:app"],
 };
 const SHELL_HTTP: Example = Example {
     name: "shell-http",
