@@ -25,7 +25,7 @@ use support::stage::Stage;
 use store::{Kind, Row, Store};
 
 /// How long what ought to happen may take on a machine that runs all of them at once, starting a JVM included.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(180);
 /// A look at a store starts a process.
 const LOOK_EVERY: Duration = Duration::from_millis(300);
 /// The renew deadline of [`support::stage::QUICK`], in seconds: nothing is promised for longer after a cut.
@@ -33,7 +33,7 @@ const RENEW_DEADLINE: f64 = 4.0;
 /// How long an answer is good for, in seconds.
 const ANSWER_TTL: f64 = 1.0;
 /// From the last look at the clock to the row, in seconds, on a busy machine: a step that began in time.
-const ONE_STEP: f64 = 0.5;
+const ONE_STEP: f64 = 1.0;
 const BUILD: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/examples/build.sh");
 /// No term comes so far.
 const LATER_TERM: u64 = 1 << 52;
