@@ -3,6 +3,9 @@
 
 : "${LEASEHOLD_DIR:=/run/leasehold}" "${POD_NAME:=$(hostname)}" "${STORE:=store.db}"
 
+# This pod leads only while this script lives, or something that it started: they hold the lock.
+exec 9<"$LEASEHOLD_DIR/alive" && flock -s 9 || exit 1
+
 # Whether a step may begin now, and under which LEASEHOLD_TOKEN. All times are hundredths of a second since boot.
 leads() {
   LEASEHOLD_LEADER=0

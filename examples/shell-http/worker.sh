@@ -1,7 +1,11 @@
 #!/bin/sh
 # Works five times a second while this pod leads, and nowhere else. Needs curl 7.84 or newer.
 
-: "${LEASEHOLD_URL:=http://127.0.0.1:4040}" "${POD_NAME:=$(hostname)}" "${STORE:=store.db}"
+: "${LEASEHOLD_URL:=http://127.0.0.1:4040}" "${LEASEHOLD_DIR:=/run/leasehold}"
+: "${POD_NAME:=$(hostname)}" "${STORE:=store.db}"
+
+# This pod leads only while this script lives, or something that it started: they hold the lock.
+exec 9<"$LEASEHOLD_DIR/alive" && flock -s 9 || exit 1
 
 # Hundredths of a second since the machine started: the number that counts on, whatever the wall clock does.
 now() {

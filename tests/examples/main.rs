@@ -44,7 +44,7 @@ struct Example {
     store: Kind,
     /// What shows the sidecar that it lives.
     alive: &'static str,
-    /// Its command line, in the folder that it was built in. `$DIR` is the report folder.
+    /// Its command line, in the folder that it was built in.
     command: &'static [&'static str],
 }
 
@@ -56,12 +56,8 @@ const GUNICORN: Example = Example {
     alive: "session",
     command: &["venv/bin/python", "-m", "gunicorn", "--bind=127.0.0.1:0", "--no-control-socket", "app:app"],
 };
-const SHELL_HTTP: Example = Example {
-    name: "shell-http",
-    store: Kind::Sqlite,
-    alive: "lock",
-    command: &["flock", "-s", "$DIR/alive", "sh", "worker.sh"],
-};
+const SHELL_HTTP: Example =
+    Example { name: "shell-http", store: Kind::Sqlite, alive: "lock", command: &["sh", "worker.sh"] };
 const SHELL_FILE: Example = Example { name: "shell-file", ..SHELL_HTTP };
 const C: Example = Example { name: "c", store: Kind::Sqlite, alive: "lock", command: &["./worker"] };
 const NODE: Example =
@@ -138,6 +134,36 @@ fn when_the_worker_that_leads_is_killed_another_of_its_pod_goes_on() {
     }
     one_at_a_time(&look(&store));
     assert!(!pod.app.said().contains("refused"), "one worked after its time");
+}
+
+#[test]
+fn an_answer_that_comes_late_is_believed_by_nobody_who_asks_over_http() {
+    let asking = [&PYTHON, &GUNICORN, &SHELL_HTTP, &NODE, &GO, &JAVA, &SPRING_BOOT];
+    let running: Vec<_> = asking
+        .into_iter()
+        .map(|example| {
+            let store = Store::new(example.store, &format!("late_{}", example.name));
+            let stage = Stage::released(shared(), &format!("late-{}", example.name));
+            let sidecar = stage.slow_pod("a").flag("--app-alive", example.alive).flag("--answer-ttl", "500ms").start();
+            let link = Proxy::start(sidecar.address());
+            let url = format!("http://{}", link.address());
+            let app = App::start(example, &built(example.name), "a", &url, sidecar.report_dir(), &store);
+            (example.name, store, link, app, sidecar)
+        })
+        .collect();
+    for (name, store, link, ..) in &running {
+        wait_for(&format!("{name} to work"), PATIENCE, || look(store).pop());
+        link.delay_replies(Duration::from_millis(700));
+    }
+    // What was begun before ends; then nothing can be seen to happen for a while.
+    std::thread::sleep(Duration::from_secs(2));
+    let before: Vec<_> = running.iter().map(|(_, store, ..)| look(store).len()).collect();
+    std::thread::sleep(Duration::from_secs(3));
+    for ((name, store, link, ..), before) in running.iter().zip(before) {
+        assert_eq!(look(store).len(), before, "{name} believed a late answer");
+        link.heal();
+        wait_until(&format!("{name} to work again"), PATIENCE, || look(store).len() > before);
+    }
 }
 
 #[test]
@@ -292,7 +318,8 @@ impl App {
         for proxy in ["http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"] {
             command.env(proxy, "http://127.0.0.1:9");
         }
-        let process = Process::start(command).unwrap_or_else(|error| panic!("{words:?} cannot be started: {error}"));
+        let process =
+            Process::start(command).unwrap_or_else(|error| panic!("{:?} cannot be started: {error}", example.command));
         Self { process, log, _folder: folder }
     }
 
