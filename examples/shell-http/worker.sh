@@ -19,7 +19,7 @@ term() {
   answer=$(curl --silent --noproxy '*' --max-time 1 --output /dev/null \
     --write-out '%header{leasehold-valid-for-ms} %header{leasehold-token}' "$LEASEHOLD_URL/v1/leader") || answer=0
   valid_for=${answer%% *} token=${answer#* }
-  until=$((asked + ${valid_for:-0} / 10))                       # 0 ms: not leader
+  until=$((asked + ${valid_for:-0} / 10))                    # 0 ms: not leader
 }
 
 # One transaction, which does nothing if the store has seen a newer token. Prints how many rows it wrote.

@@ -305,10 +305,8 @@ impl App {
         let folder = Folder::new(example.name);
         let log = folder.join("log");
         let file = || File::options().create(true).append(true).open(&log).expect("makes a file");
-        let words: Vec<_> =
-            example.command.iter().map(|word| word.replace("$DIR", &report.to_string_lossy())).collect();
-        let mut command = Command::new(&words[0]);
-        command.args(&words[1..]).current_dir(built).stdin(Stdio::null()).stdout(file()).stderr(file());
+        let mut command = Command::new(example.command[0]);
+        command.args(&example.command[1..]).current_dir(built).stdin(Stdio::null()).stdout(file()).stderr(file());
         command.env_clear().envs(std::env::vars_os().filter(|(name, _)| name == "PATH" || name == "HOME"));
         command.env("POD_NAME", pod).env("LEASEHOLD_URL", url).env("LEASEHOLD_DIR", report);
         command.env("STORE", store.address());
