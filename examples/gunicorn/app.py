@@ -36,8 +36,9 @@ def step(store, token):
         store.execute(
             "INSERT INTO fence (name, token) VALUES ('work', ?)"
             " ON CONFLICT (name) DO UPDATE SET token = excluded.token WHERE fence.token < excluded.token", (token,))
-        done = store.execute("INSERT INTO work (token, pod) SELECT token, ? FROM fence WHERE name = 'work' AND token = ?",
-                             (f"{POD}/{os.getpid()}", token))
+        done = store.execute(
+            "INSERT INTO work (token, pod) SELECT token, ? FROM fence WHERE name = 'work' AND token = ?",
+            (f"{POD}/{os.getpid()}", token))
         return done.rowcount == 1
 
 

@@ -41,7 +41,10 @@ go_program() {
 
 # Each builds an example in the present folder, a copy of its own.
 build_c() { cc -O2 -Wall -Wextra -Werror -o worker worker.c -lsqlite3; }
-build_go() { GOTOOLCHAIN=local GOWORK=off GOFLAGS=-mod=readonly CGO_ENABLED=0 "$go" build -trimpath -buildvcs=false -o worker .; }
+build_go() {
+    GOTOOLCHAIN=local GOWORK=off GOFLAGS=-mod=readonly CGO_ENABLED=0 \
+        "$go" build -trimpath -buildvcs=false -o worker .
+}
 build_node() { npm ci --no-audit --no-fund --ignore-scripts --silent; }
 build_gunicorn() {
     python3 -m venv venv \
@@ -106,7 +109,8 @@ for name; do
         node) need node nodejs; need npm npm; built node "$(node --version)" build_node ;;
         gunicorn)
             need python3 python3
-            python3 -c 'import ensurepip, venv' 2>/dev/null || die 'python3 -m venv is not installed: apt-get install python3-venv'
+            python3 -c 'import ensurepip, venv' 2>/dev/null \
+                || die 'python3 -m venv is not installed: apt-get install python3-venv'
             built gunicorn "$(python3 --version)" build_gunicorn
             ;;
         java | spring-boot)

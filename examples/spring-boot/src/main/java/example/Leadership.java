@@ -42,7 +42,8 @@ class Leadership {
         try {
             var headers = client.send(question, BodyHandlers.discarding()).headers();
             long validFor = 1_000_000 * headers.firstValueAsLong("Leasehold-Valid-For-Ms").orElse(0);
-            return System.nanoTime() - asked < validFor ? headers.firstValueAsLong("Leasehold-Token") : OptionalLong.empty();
+            boolean leads = System.nanoTime() - asked < validFor;      // for 0 ms: not leader
+            return leads ? headers.firstValueAsLong("Leasehold-Token") : OptionalLong.empty();
         } catch (IOException noAnswer) {
             return OptionalLong.empty();                               // is a no
         }
