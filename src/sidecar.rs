@@ -17,6 +17,8 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
 use crate::alarm::Alarm;
+use crate::app::asking;
+use crate::app::health::Thresholds;
 use crate::app::lock::{self, Enforcement, LockError};
 use crate::app::{Evidence, Gone, Sign, enforcement_lock};
 use crate::complaint::Ask;
@@ -73,33 +75,39 @@ pub struct Settings {
 }
 
 /// What the app is to show.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct AppSettings {
     /// Alive while all of them say so; without any, always.
     pub evidence: Vec<Evidence>,
     /// Only sessions of this name count.
     pub session_name: Option<String>,
+    pub health: Thresholds,
+    /// How long an app may ask nothing.
+    pub timeout: Duration,
 }
 
 impl AppSettings {
     /// Everything wrong with them, a sentence each.
     pub fn faults(&self, has_report_dir: bool, on_sigterm: OnSigterm) -> Vec<String> {
         let mut faults = Vec::new();
-        let has = |evidence: &Evidence| self.evidence.contains(evidence);
-        for (index, evidence) in self.evidence.iter().enumerate() {
-            if self.evidence[..index].contains(evidence) {
-                faults.push(format!("--app-alive {evidence} is given twice"));
+        let names: Vec<String> = self.evidence.iter().map(ToString::to_string).collect();
+        for (index, name) in names.iter().enumerate() {
+            if names[..index].contains(name) {
+                faults.push(format!("--app-alive {name} is given twice"));
             }
         }
-        if has(&Evidence::Lock) && !has_report_dir {
+        let has = |name: &str| names.iter().any(|known| known == name);
+        if has("lock") && !has_report_dir {
             faults.push("--app-alive lock needs --report-dir: the lock is a file in it".into());
         }
-        if self.session_name.is_some() && !has(&Evidence::Session) {
+        if self.session_name.is_some() && !has("session") {
             faults.push("--session-name needs --app-alive session".into());
         }
         if on_sigterm == OnSigterm::WaitForApp && self.evidence.is_empty() {
             faults.push("--on-sigterm wait-for-app needs --app-alive: nothing shows when the app has ended".into());
         }
+        faults.extend(self.health.faults());
+        faults.extend(asking::fault(self.timeout));
         faults
     }
 }
@@ -158,7 +166,8 @@ pub async fn run(settings: Settings) -> Result<(), RunError> {
         .iter()
         .map(|lease| {
             let ttl = settings.election.answer_ttl;
-            Arc::new(Board::new(lease.clone(), namespace.clone(), settings.pod.clone(), boot_id.clone(), ttl))
+            let board = Board::new(lease.clone(), namespace.clone(), settings.pod.clone(), boot_id.clone(), ttl);
+            Arc::new(board.known_as(&settings.election.identity))
         })
         .collect();
     // First, for a former sidecar of this pod that still ends holds the ports and the files as well.
@@ -205,10 +214,13 @@ pub async fn run(settings: Settings) -> Result<(), RunError> {
     // Its receiver of commands goes with it: one that comes now is refused, not kept.
     drop(sidecar);
     drop(stop_serving);
-    for server in servers {
-        // A reader that does not read is not waited for.
-        let _ = tokio::time::timeout(Duration::from_millis(500), server).await;
-    }
+    // A reader that does not read is not waited for.
+    let ended = async {
+        for server in servers {
+            let _ = server.await;
+        }
+    };
+    let _ = tokio::time::timeout(Duration::from_millis(500), ended).await;
     Ok(())
 }
 
@@ -241,6 +253,7 @@ fn serve(
         boards: boards.to_vec(),
         clock: Arc::new(SystemClock),
         sessions: Arc::clone(&app.sessions),
+        asking: Arc::clone(&app.asking),
         commands,
         allowed_hosts: settings.allowed_hosts.clone(),
     };
@@ -312,9 +325,10 @@ impl Sidecar {
             tokio::select! {
                 biased;
                 () = signals.next() => self.shut_down(settings),
-                news = self.app.news() => self.app_says(news),
+                // Before the app's news: an app can make any number of these.
                 Some(done) = self.done.recv() => self.finished(done),
                 Some((lease, watched)) = self.watched.recv() => self.watched(lease, watched),
+                news = self.app.news() => self.app_says(news),
                 Some(command) = self.commands.recv() => self.command(command),
                 () = self.alarm.until(wake_at) => {}
             }
@@ -557,7 +571,11 @@ impl Sidecar {
     }
 
     fn shut_down(&mut self, settings: &Settings) {
-        tracing::info!("asked to end: releasing; a second signal ends this process at once, without releasing");
+        let what = match settings.on_sigterm {
+            OnSigterm::WaitForApp => "leading on until the app has ended, then releasing",
+            OnSigterm::Auto | OnSigterm::Release => "releasing",
+        };
+        tracing::info!("asked to end: {what}; a second signal ends this process at once, without releasing");
         signals::end_within(settings.shutdown_grace);
         let now = SystemClock.boot();
         let end_by = now + settings.shutdown_grace.saturating_sub(LAST_WORDS);

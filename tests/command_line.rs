@@ -63,6 +63,17 @@ fn each_time_is_judged() {
     run(&["--renew-interval=11s", "--retry-period=1s"], "longer than the renew interval and the retry period together");
     run(&["--answer-ttl=13s"], "the answer TTL");
     run(&["--retry-period=1ms"], "the retry period");
+    run(&["--shutdown-grace=2s"], "the shutdown grace");
+    run(&["--app-timeout=1ms"], "the app timeout");
+    run(&["--app-alive=lock", "--report-dir=off"], "the lock is a file");
+    run(&["--app-alive=lock,session,lock"], "given twice");
+    run(&["--app-alive=http://10.255.255.1:80/"], "not this pod's own address");
+    run(&["--app-alive=http://127.0.0.1:4041/livez"], "own port");
+    run(&["--app-alive=https://127.0.0.1/"], "https is not probed");
+    run(&["--app-alive=sure"], "lock, session, asking");
+    run(&["--app-alive=tcp://127.0.0.1:80", "--app-health-interval=1ms"], "the app health interval");
+    run(&["--session-name=x"], "needs --app-alive session");
+    run(&["--on-sigterm=wait-for-app"], "nothing shows when the app has ended");
     run(&["--lease-duration=15"], "is no duration");
     run(&["--replicas=0"], "at least 1");
 }
@@ -94,6 +105,11 @@ fn usage_faults_exit_64_and_help_fits_a_screen() {
         "--retry-period",
         "--answer-ttl",
         "--on-sigterm",
+        "--shutdown-grace",
+        "--app-alive",
+        "--app-timeout",
+        "--app-health-interval",
+        "--session-name",
         "--ready-when",
         "--trust-unheld",
         "--log-level",
@@ -109,7 +125,7 @@ fn flags_come_from_the_environment_and_by_the_old_sidecars_names() {
     assert_refused(
         &["run", "--election=No", "--election-namespace=No2", "--id=x_y", "--ttl=1ms", "--http=127.0.0.1:0"],
         &[],
-        &["\"No\"", "\"No2\"", "\"x_y\"", "lease duration"],
+        &["\"No\"", "the namespace \"No2\" is", "\"x_y\"", "lease duration"],
     );
     // A Service named leasehold sets these in every pod of its namespace.
     let services = [

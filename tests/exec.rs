@@ -959,6 +959,36 @@ fn an_alive_that_was_replaced_is_taken_anew() {
 }
 
 #[test]
+fn an_alive_that_was_removed_is_let_go_so_that_the_sidecar_makes_another() {
+    let reports = Reports::new();
+    let path = reports.dir().join("alive");
+    let old = File::open(&path).expect("opens");
+    reports.lead(7);
+    let exec = reports.exec(&["--restart"], r#"echo ran >>"$LOG"; sleep 0.05"#);
+    exec.wait_line("ran");
+    fs::remove_file(&path).expect("removes it");
+    wait_until("the removed file to be let go", SOON, || flock(&old, FlockOperation::NonBlockingLockExclusive).is_ok());
+    flock(&old, FlockOperation::Unlock).expect("unlocks");
+    let runs = exec.lines().len();
+    reports.make_locks();
+    wait_until("a run under the new one", SOON, || exec.lines().len() > runs);
+}
+
+#[test]
+fn a_cmd_that_fails_again_and_again_does_not_count_as_an_app_that_lives() {
+    let reports = Reports::new();
+    reports.lead(7);
+    let exec = reports.exec(&["--restart"], r#"echo ran >>"$LOG"; exit 1"#);
+    exec.wait_line("ran");
+    assert!(reports.is_held("alive"), "once is not too often");
+    wait_until("the app's lock to be let go", SOON, || !reports.is_held("alive"));
+    let runs = exec.lines().len();
+    assert!(runs >= 3, "after {runs}");
+    // It tries again, as a living app, when its pause is over.
+    wait_until("another run", SOON, || exec.lines().len() > runs);
+}
+
+#[test]
 fn a_report_of_another_boot_or_clock_starts_nothing() {
     let reports = Reports::new();
     let exec = reports.exec(&[], STAY);

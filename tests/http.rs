@@ -5,11 +5,12 @@ mod report;
 use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
+use leasehold::app::Gone;
 use leasehold::report::http::{Address, Command, Course, Listener, Refusal};
-use leasehold::time::Clock;
+use leasehold::time::{Clock, Moment};
 use report::*;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::UnixStream;
+use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
 
 #[tokio::test]
@@ -78,7 +79,7 @@ async fn past_valid_until_the_answer_is_no_whatever_was_published() {
     let late = server.get("/leader").await;
     assert_eq!(late.status, 503);
     assert_eq!(late.json()["reason"], "renew_deadline");
-    assert!(server.get("/").await.json().get("name").is_none(), "the old format must not name us either");
+    assert_eq!(server.get("/").await.json()["name"], "", "the old format must not name us either");
 }
 
 #[tokio::test]
@@ -118,7 +119,7 @@ async fn what_is_not_there_is_404_and_never_200() {
         "/v1/",
         "/v1/leases/",
         "/v1/leases/web/",
-        "/v1/session",
+        "/v1/session/",
         "/v1/members",
         "/v1/leases/web/watch/x",
         "/livez",
@@ -131,7 +132,7 @@ async fn what_is_not_there_is_404_and_never_200() {
         assert_eq!(answer.status, 404, "{path}");
         assert!(!answer.code().is_empty());
     }
-    for path in ["/leader/none", "/v1/leases/none", "/v1/leases/none/watch", "/leader/WEB"] {
+    for path in ["/leader/none", "/v1/leases/none", "/v1/leases/none/watch", "/leader/WEB", "/v1/session?lease=none"] {
         assert_eq!(server.get(path).await.code(), "no_such_lease", "{path}");
     }
 }
@@ -144,6 +145,7 @@ async fn a_wrong_method_is_405_and_says_which_is_right() {
         ("DELETE", "/v1/leases/web", "GET, HEAD"),
         ("OPTIONS", "/", "GET, HEAD"),
         ("PUT", "/v1/leases/web/watch", "GET, HEAD"),
+        ("HEAD", "/v1/session", "GET"),
         ("GET", "/v1/leases/web/stepdown", "POST"),
         ("HEAD", "/v1/leases/web/stopped", "POST"),
     ] {
@@ -304,11 +306,13 @@ async fn a_reader_that_does_not_read_is_ended_and_promised_nothing_meanwhile() {
 #[tokio::test]
 async fn the_old_sidecars_format_names_the_leader_and_nobody_else() {
     let server = Server::start().await;
-    assert_eq!(server.get("/").await.body, "{}\n");
+    // A client that reads two keys finds them in every answer.
+    let nobody = r#"{"name":"","last_update":"2026-07-01T12:00:00Z"}"#;
+    assert_eq!(server.get("/").await.body.trim(), nobody);
     let mut stream = server.connect().await;
     send(&mut stream, "/sse").await;
     read_until(&mut stream, "\r\n\r\n").await.unwrap();
-    assert_eq!(next_event(&mut stream).await.unwrap(), ["data: {}"]);
+    assert_eq!(next_event(&mut stream).await.unwrap(), [format!("data: {nobody}")]);
 
     publish(&server.boards[0], held_by("web-9_xyz", server.clock.boot(), 1));
     let other = r#"{"name":"web-9","last_update":"2026-07-01T12:00:00Z"}"#;
@@ -321,7 +325,7 @@ async fn the_old_sidecars_format_names_the_leader_and_nobody_else() {
     assert!(event[0].contains(r#""name":"web-0""#) && event.len() == 1, "{event:?}");
     // The record still names us, and no promise is in force: our name would be a yes.
     publish(&server.boards[0], held_by("web-0_abc", server.clock.boot(), 4));
-    assert!(!next_event(&mut stream).await.unwrap()[0].contains("name"));
+    assert_eq!(next_event(&mut stream).await.unwrap(), [format!("data: {nobody}")]);
 }
 
 #[tokio::test]
@@ -343,7 +347,7 @@ async fn commands_reach_the_loop_and_its_word_is_the_answer() {
     };
     let port = server.port;
     let post = |path: &'static str, body: &'static str| async move {
-        let mut stream = tokio::net::TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+        let mut stream = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
         let length = body.len();
         let request =
             format!("POST {path} HTTP/1.1\r\nHost: localhost\r\n{json}Content-Length: {length}\r\n\r\n{body}");
@@ -539,8 +543,74 @@ async fn localhost_is_both_loopback_addresses_on_one_port_where_there_are_both()
     assert_eq!(server.get("/v1/leader").await.status, 200);
     // A machine without IPv6 has nothing to bind here either; the server started all the same.
     if tokio::net::TcpListener::bind("[::1]:0").await.is_ok() {
-        let mut stream = tokio::net::TcpStream::connect(("::1", server.port)).await.expect("IPv6 is served");
+        let mut stream = TcpStream::connect(("::1", server.port)).await.expect("IPv6 is served");
         send(&mut stream, "/v1/leader").await;
         assert_eq!(read_answer(&mut stream, false).await.unwrap().status, 200);
     }
+}
+
+#[tokio::test]
+async fn a_session_is_a_stream_that_counts_while_it_is_open_and_its_peers_close_is_known_from_ours() {
+    let server = Server::start().await;
+    assert_eq!(server.get("/v1/session?exclusive=perhaps").await.code(), "bad_exclusive");
+    let now = server.clock.boot();
+    assert!(server.sessions.alive(now).is_err());
+
+    let app = stream_of(&server, "/v1/session").await;
+    assert_eq!(server.sessions.alive(now), Ok(()));
+    // A watch says nothing of the app.
+    let _watch = stream_of(&server, "/v1/leases/web/watch").await;
+    drop(app);
+    let gone = wait_gone(&server, now).await;
+    assert!(gone.proved, "the other side closed it");
+
+    let _app = stream_of(&server, "/v1/session").await;
+    server.stop.send(true).unwrap();
+    let gone = wait_gone(&server, now).await;
+    assert!(!gone.proved, "this side closed it");
+}
+
+/// An open stream, its first event read.
+async fn stream_of(server: &Server, path: &str) -> TcpStream {
+    let mut stream = server.connect().await;
+    send(&mut stream, path).await;
+    read_until(&mut stream, "\r\n\r\n").await.expect("a head");
+    assert!(next_event(&mut stream).await.is_some());
+    stream
+}
+
+async fn wait_gone(server: &Server, now: Moment) -> Gone {
+    let wait = async {
+        loop {
+            server.sessions.changed().await;
+            if let Err(gone) = server.sessions.alive(now) {
+                return gone;
+            }
+        }
+    };
+    timeout(Duration::from_secs(10), wait).await.expect("its end is noticed")
+}
+
+#[tokio::test]
+async fn of_exclusive_sessions_one_is_told_the_token_and_others_are_told_why_not() {
+    let server = Server::start().await;
+    let mut streams = Vec::new();
+    for _ in 0..3 {
+        streams.push(stream_of(&server, "/v1/session?exclusive=true").await);
+    }
+    server.lead(1);
+    let mut leaders = 0;
+    for stream in &mut streams {
+        let event = loop {
+            let event = next_event(stream).await.expect("an event").join("\n");
+            if !event.contains("starting") {
+                break event;
+            }
+        };
+        leaders += usize::from(event.contains("\"fencing_token\":77"));
+        assert!(event.contains("other_session") != event.contains("\"leader\":true"), "{event}");
+    }
+    assert_eq!(leaders, 1);
+    // The pod leads, whoever of it does.
+    assert_eq!(server.get("/leader").await.status, 200);
 }

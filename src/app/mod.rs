@@ -4,7 +4,10 @@
 //! way and sends a [`Sign`] when it changes its mind; [`Presence`] joins them. Evidence is a state, not an event: an
 //! app that is seen to live is alive, whatever happened a moment before.
 
+pub mod asking;
+pub mod health;
 pub mod lock;
+mod patience;
 pub mod session;
 
 use std::fmt;
@@ -12,12 +15,16 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 /// What shows that the app lives.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub enum Evidence {
     /// Somebody holds the lock `alive` in the report directory.
     Lock,
     /// A `GET /v1/session` is open.
     Session,
+    /// A port answers.
+    Health(Box<health::Target>),
+    /// The app asks.
+    Asking,
 }
 
 impl FromStr for Evidence {
@@ -27,7 +34,12 @@ impl FromStr for Evidence {
         match text {
             "lock" => Ok(Evidence::Lock),
             "session" => Ok(Evidence::Session),
-            _ => Err("it is lock, session, asking, or a URL that begins with http:// or tcp://".into()),
+            "asking" => Ok(Evidence::Asking),
+            url if url.contains(':') => url
+                .parse()
+                .map(|target| Evidence::Health(Box::new(target)))
+                .map_err(|fault: health::TargetError| fault.to_string()),
+            _ => Err("it is lock, session, asking, http://ADDRESS:PORT/PATH or tcp://ADDRESS:PORT".into()),
         }
     }
 }
@@ -37,6 +49,8 @@ impl fmt::Display for Evidence {
         match self {
             Evidence::Lock => f.write_str("lock"),
             Evidence::Session => f.write_str("session"),
+            Evidence::Health(target) => target.fmt(f),
+            Evidence::Asking => f.write_str("asking"),
         }
     }
 }

@@ -48,7 +48,7 @@ impl Sessions {
 
     /// Opens a session for a lease, by its index.
     pub fn open(self: &Arc<Self>, lease: usize, name: Option<&str>, exclusive: bool) -> Session {
-        let counts = self.name.is_none() || self.name.as_deref() == name;
+        let counts = self.counts(name);
         let mut inner = self.lock();
         let number = inner.next;
         inner.next += 1;
@@ -56,6 +56,11 @@ impl Sessions {
         drop(inner);
         self.changed.notify_one();
         Session { number, lease, counts, exclusive, sessions: Arc::clone(self) }
+    }
+
+    /// A session of this name says that the app lives.
+    pub fn counts(&self, name: Option<&str>) -> bool {
+        self.name.is_none() || self.name.as_deref() == name
     }
 
     /// Ends when a session was opened or closed since the last call. Meant for one waiter.

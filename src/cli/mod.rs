@@ -8,6 +8,7 @@ pub mod install;
 pub mod log;
 pub mod probe;
 pub mod run;
+pub mod stepdown;
 
 use std::process::ExitCode;
 
@@ -46,6 +47,8 @@ enum Command {
     Install(install::Args),
     /// Ask a sidecar's probes, for exec probes: exits 0 or 1
     Probe(probe::Args),
+    /// Have the pod that leads hand over, from a workstation: exits 0 (changed hands), 1 (did not), 2 (cannot tell)
+    Stepdown(stepdown::Args),
     /// Print a completion script
     Completion(completion::Args),
 }
@@ -72,6 +75,7 @@ pub fn main() -> ExitCode {
         Command::ExecStart(args) => exec::start(&args),
         Command::Install(args) => install::main(&args),
         Command::Probe(args) => probe::main(&args),
+        Command::Stepdown(args) => stepdown::main(args),
         Command::Completion(args) => completion::main(&args),
     }
 }

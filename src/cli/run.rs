@@ -9,6 +9,7 @@ use std::time::Duration;
 use super::log::Level;
 use super::{EX_USAGE, duration};
 use crate::app::Evidence;
+use crate::app::health::Thresholds;
 use crate::election::Config;
 use crate::kubernetes::Source;
 use crate::names::{dns_label, dns_subdomain};
@@ -22,7 +23,7 @@ const LONGEST_NAME: usize = 230;
 #[derive(Debug, clap::Args)]
 #[command(
     disable_help_flag = true,
-    after_help = "Each flag is an environment variable too: LEASEHOLD_ and its name, as LEASEHOLD_RENEW_DEADLINE=12s."
+    after_help = "--app-alive is refined by --session-name NAME, --app-timeout 30s and --app-health-interval 1s, -timeout 1s, -failure-threshold 3,\n-success-threshold 1, -initial-delay 0s. Each flag is an environment variable too, as LEASEHOLD_RENEW_DEADLINE=12s."
 )]
 pub struct Args {
     /// Name of a Lease; repeat for more: unqualified routes and status.* speak of the first
@@ -121,8 +122,7 @@ pub struct Args {
     #[arg(long, value_enum, default_value_t = ReadyWhen::Observed, env = "LEASEHOLD_READY_WHEN", hide_env = true, help_heading = "Answers")]
     ready_when: ReadyWhen,
 
-    /// What shows that the app lives: lock, session, asking, http://127.0.0.1:PORT/PATH or tcp://127.0.0.1:PORT;
-    /// repeatable, alive while all say so
+    /// What shows that the app lives: lock, session, asking, http://ADDR/PATH, tcp://ADDR; repeatable
     #[arg(
         long,
         value_name = "EVIDENCE",
@@ -133,12 +133,53 @@ pub struct Args {
     )]
     app_alive: Vec<Evidence>,
     /// Only sessions opened with ?name=NAME count
-    #[arg(long, value_name = "NAME", env = "LEASEHOLD_SESSION_NAME", hide_env = true, help_heading = "App")]
+    #[arg(
+        long,
+        value_name = "NAME",
+        env = "LEASEHOLD_SESSION_NAME",
+        hide_env = true,
+        hide_short_help = true,
+        help_heading = "App"
+    )]
     session_name: Option<String>,
-    /// At SIGTERM wait promises out (auto), release at once as the app has ended (release), or lead on until it has
+    /// From one probe of an --app-alive URL to the next
+    #[arg(long, value_name = "TIME", default_value = "1s", env = "LEASEHOLD_APP_HEALTH_INTERVAL", value_parser = duration, hide_env = true, hide_short_help = true, help_heading = "App")]
+    app_health_interval: Duration,
+    /// A probe that takes longer has failed
+    #[arg(long, value_name = "TIME", default_value = "1s", env = "LEASEHOLD_APP_HEALTH_TIMEOUT", value_parser = duration, hide_env = true, hide_short_help = true, help_heading = "App")]
+    app_health_timeout: Duration,
+    /// So many failures in a row: not alive
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 3,
+        env = "LEASEHOLD_APP_HEALTH_FAILURE_THRESHOLD",
+        hide_env = true,
+        hide_short_help = true,
+        help_heading = "App"
+    )]
+    app_health_failure_threshold: u32,
+    /// So many successes in a row: alive
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 1,
+        env = "LEASEHOLD_APP_HEALTH_SUCCESS_THRESHOLD",
+        hide_env = true,
+        hide_short_help = true,
+        help_heading = "App"
+    )]
+    app_health_success_threshold: u32,
+    /// Before the first probe
+    #[arg(long, value_name = "TIME", default_value = "0s", env = "LEASEHOLD_APP_HEALTH_INITIAL_DELAY", value_parser = duration, hide_env = true, hide_short_help = true, help_heading = "App")]
+    app_health_initial_delay: Duration,
+    /// With asking: how long the app may ask nothing
+    #[arg(long, value_name = "TIME", default_value = "30s", env = "LEASEHOLD_APP_TIMEOUT", value_parser = duration, hide_env = true, hide_short_help = true, help_heading = "App")]
+    app_timeout: Duration,
+    /// At SIGTERM wait promises out, release at once (the app has ended), or lead on until it has
     #[arg(long, value_enum, default_value_t = OnSigterm::Auto, env = "LEASEHOLD_ON_SIGTERM", hide_env = true, help_heading = "App")]
     on_sigterm: OnSigterm,
-    /// After SIGTERM the process has ended by then; below the pod's terminationGracePeriodSeconds
+    /// It has ended so long after SIGTERM; keep it below terminationGracePeriodSeconds
     #[arg(long, value_name = "TIME", default_value = "25s", env = "LEASEHOLD_SHUTDOWN_GRACE", value_parser = duration, hide_env = true, help_heading = "App")]
     shutdown_grace: Duration,
 
@@ -229,7 +270,9 @@ impl Args {
             }
         }
         let namespace = self.namespace.or_else(|| set("ELECTOR_ELECTION_NAMESPACE")).or_else(|| set("POD_NAMESPACE"));
-        if let Some(Err(fault)) = namespace.as_deref().map(dns_label) {
+        if let Some(namespace) = &namespace
+            && let Err(fault) = dns_label(namespace)
+        {
             faults.push(format!("the namespace {namespace:?} is no namespace: {fault}"));
         }
         let pod = self.pod_name.or_else(|| set("POD_NAME")).or_else(hostname).unwrap_or_default();
@@ -277,8 +320,27 @@ impl Args {
         };
         let unless_off = |path: PathBuf| Some(path).filter(|path| path.as_os_str() != "off");
         let report_dir = unless_off(self.report_dir);
-        let app = AppSettings { evidence: self.app_alive, session_name: self.session_name };
+        let app = AppSettings {
+            evidence: self.app_alive,
+            session_name: self.session_name,
+            health: Thresholds {
+                interval: self.app_health_interval,
+                timeout: self.app_health_timeout,
+                failures: self.app_health_failure_threshold,
+                successes: self.app_health_success_threshold,
+                initial_delay: self.app_health_initial_delay,
+            },
+            timeout: self.app_timeout,
+        };
         faults.extend(app.faults(report_dir.is_some(), self.on_sigterm));
+        let own: Vec<u16> = listen.iter().chain(&probe_listen).filter_map(Address::port).collect();
+        for evidence in &app.evidence {
+            if let Evidence::Health(target) = evidence
+                && own.contains(&target.port())
+            {
+                faults.push(format!("--app-alive {target} is this sidecar's own port: it says nothing of the app"));
+            }
+        }
         if self.shutdown_grace < self.answer_ttl + SHORTEST_ENDING {
             faults.push(format!(
                 "the shutdown grace ({:?}) must be at least {SHORTEST_ENDING:?} longer than the answer TTL ({:?}): promises are waited out, and then the lease is released",

@@ -12,8 +12,12 @@ pub fn advice(failure: &Failure, api: &Api) -> String {
         Failure::Status { code: 403, message, .. } if message.contains("being terminated") => {
             format!("the namespace {namespace} is being deleted (403), so the Lease cannot be created in it")
         }
+        // OwnerReferencesPermissionEnforcement, which is on by default in OpenShift.
+        Failure::Status { code: 403, message, .. } if message.contains("ownerRef") => {
+            format!("an older sidecar's Pod owns the Lease {name}, and only who may delete a Lease may change that here (403: {message}): once that Pod has ended, delete the Lease")
+        }
         Failure::Status { code: 403, message, .. } => {
-            format!("the API server forbids it (403: {message}); this Role is needed, bound to this pod's service account:\n{}", role(namespace, name))
+            format!("the API server forbids it (403: {message}); this Role is needed, bound to this pod's service account:\n{}", role(api))
         }
         Failure::Status { code: 404, .. } => {
             format!("the API server has no namespace {namespace}, or no coordination.k8s.io/v1 (404): check --namespace")
@@ -41,18 +45,40 @@ pub fn advice(failure: &Failure, api: &Api) -> String {
     }
 }
 
-/// All the permissions there are: `create` is used by PUT, so that `resourceNames` covers it.
-pub fn role(namespace: &str, name: &str) -> String {
+/// The same for who hands a lease over from outside, with other credentials and other rights.
+pub fn operator_advice(failure: &Failure, api: &Api) -> String {
+    match failure {
+        Failure::Status { code: 401, .. } => {
+            "the API server does not accept the credentials (401): log in again, or check the user of the kubeconfig's context".into()
+        }
+        Failure::Status { code: 403, message, .. } => {
+            format!("the API server forbids it (403: {message}); this Role is needed, bound to who asks:\n{}", operator_role(api))
+        }
+        other => advice(other, api),
+    }
+}
+
+/// All the permissions that a sidecar needs: `create` is used by PUT, so that `resourceNames` covers it.
+fn role(api: &Api) -> String {
+    role_named(&format!("leasehold-{}", api.name), api, "get, list, watch, create, update")
+}
+
+/// All that `leasehold stepdown` needs.
+fn operator_role(api: &Api) -> String {
+    role_named(&format!("leasehold-stepdown-{}", api.name), api, "get, patch")
+}
+
+fn role_named(role: &str, Api { namespace, name, .. }: &Api, verbs: &str) -> String {
     format!(
         "apiVersion: rbac.authorization.k8s.io/v1
 kind: Role
 metadata:
-  name: leasehold-{name}
+  name: {role}
   namespace: {namespace}
 rules:
 - apiGroups: [coordination.k8s.io]
   resources: [leases]
   resourceNames: [{name}]
-  verbs: [get, list, watch, create, update]"
+  verbs: [{verbs}]"
     )
 }

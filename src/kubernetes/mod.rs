@@ -14,9 +14,9 @@ use std::time::Duration;
 use http_body_util::Full;
 use hyper::body::Bytes;
 use hyper::{Method, Request, header};
-use serde_json::Value;
+use serde_json::{Value, json};
 
-pub use advice::advice;
+pub use advice::{advice, operator_advice};
 pub use connection::{ConfigError, Connection, Failure, OnRequest, Source};
 pub use lease::{RELEASED, STEP_DOWN, TOKEN};
 pub use watch::{Watched, watch};
@@ -90,15 +90,32 @@ impl Api {
 
     /// Reads the Lease consistently. Its absence has a version only in a list.
     pub async fn read(&self, timeout: Duration) -> Result<Snapshot, Failure> {
-        match self.connection.json("get", request(Method::GET, self.path(), None), timeout).await {
-            Ok(object) => {
-                let record = self.keep(object)?;
+        match self.get(timeout).await? {
+            Some(record) => {
                 let version = record.version;
                 Ok((Some(record), version))
             }
-            Err(Failure::Status { code: 404, .. }) => self.list(timeout).await.map(|(snapshot, _)| snapshot),
+            None => self.list(timeout).await.map(|(snapshot, _)| snapshot),
+        }
+    }
+
+    /// The same without a version of its absence, and so without the right to list.
+    pub async fn get(&self, timeout: Duration) -> Result<Option<Record>, Failure> {
+        match self.connection.json("get", request(Method::GET, self.path(), None), timeout).await {
+            Ok(object) => self.keep(object).map(Some),
+            Err(Failure::Status { code: 404, .. }) => Ok(None),
             Err(failure) => Err(failure),
         }
+    }
+
+    /// Sets an annotation by a JSON merge patch, whatever version the Lease is at, and leaves all else alone.
+    pub async fn annotate(&self, annotation: &str, value: &str, timeout: Duration) -> Result<Record, Failure> {
+        let patch = json!({"metadata": {"annotations": {annotation: value}}});
+        let mut request = request(Method::PATCH, self.path(), Some(&patch));
+        let kind = header::HeaderValue::from_static("application/merge-patch+json");
+        request.headers_mut().insert(header::CONTENT_TYPE, kind);
+        let object = self.connection.json("patch", request, timeout).await?;
+        self.keep(object)
     }
 
     /// The Lease as a list shows it, and the version to watch from.

@@ -26,6 +26,8 @@ pub struct Board {
     pub lease: String,
     pub namespace: String,
     pub pod: String,
+    /// As whom the record names this pod.
+    pub identity: String,
     pub boot_id: String,
     answer_ttl: Duration,
     /// Random per board, so that a version known from before a restart is never taken for a present one.
@@ -47,7 +49,14 @@ impl Board {
         let inner = Mutex::new(Inner { status, changed_at: None, promised_until: Moment::BOOT });
         // The standard library keys each of these at random; nothing here needs secrecy.
         let instance = RandomState::new().build_hasher().finish() as u32;
-        Board { lease, namespace, pod, boot_id, answer_ttl, instance, inner, changed }
+        let identity = pod.clone();
+        Board { lease, namespace, pod, identity, boot_id, answer_ttl, instance, inner, changed }
+    }
+
+    /// Where the record names this pod by something else than its name.
+    pub fn known_as(mut self, identity: &str) -> Self {
+        self.identity = identity.to_owned();
+        self
     }
 
     pub fn answer_ttl(&self) -> Duration {

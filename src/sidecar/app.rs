@@ -6,9 +6,10 @@ use std::sync::Arc;
 
 use tokio::sync::mpsc;
 
+use crate::app::asking::{self, Asking};
 use crate::app::lock::{self, Hold, LockSign};
 use crate::app::session::Sessions;
-use crate::app::{Evidence, Gone, Presence, Sign};
+use crate::app::{Evidence, Gone, Presence, Sign, health};
 use crate::complaint::Complaints;
 use crate::time::{Clock, Moment, SystemClock};
 
@@ -21,6 +22,7 @@ pub(super) struct AppSide {
     evidence: Vec<Evidence>,
     presence: Presence,
     pub sessions: Arc<Sessions>,
+    pub asking: Arc<Asking>,
     locks: mpsc::Receiver<LockSign>,
     signs: mpsc::Receiver<Sign>,
     /// Kept until then: a file that could not be rewritten still says yes.
@@ -42,6 +44,7 @@ impl AppSide {
     pub fn new(settings: &Settings) -> Result<Self, RunError> {
         let app = &settings.app;
         let sessions = Arc::new(Sessions::new(app.session_name.clone(), settings.election.answer_ttl));
+        let asking = Arc::new(Asking::default());
         let (tell_lock, locks) = mpsc::channel(NEWS);
         let (tell, signs) = mpsc::channel(NEWS);
         for (number, evidence) in app.evidence.iter().enumerate() {
@@ -52,18 +55,27 @@ impl AppSide {
                         .map_err(|error| RunError::Machine("threads", error))?;
                 }
                 Evidence::Session => {}
+                Evidence::Health(target) => {
+                    tokio::spawn(health::watch(target.as_ref().clone(), app.health, number, tell.clone()));
+                }
+                Evidence::Asking => {
+                    let (asking, clock) = (Arc::clone(&asking), Arc::new(SystemClock));
+                    tokio::spawn(asking::watch(asking, app.timeout, clock, number, tell.clone()));
+                }
             }
-            let _ = (number, &tell);
         }
         let unseen = app.evidence.iter().map(|evidence| match evidence {
             Evidence::Lock => lock::NOT_HELD.into(),
             Evidence::Session => sessions.not_open(),
+            Evidence::Health(target) => format!("{target} has not answered yet"),
+            Evidence::Asking => "it has not asked yet".into(),
         });
         let presence = Presence::new(unseen);
         Ok(AppSide {
             evidence: app.evidence.clone(),
             presence,
             sessions,
+            asking,
             locks,
             signs,
             hold: None,
@@ -87,7 +99,8 @@ impl AppSide {
     }
 
     fn of_lock(&mut self, sign: LockSign) -> News {
-        let evidence = self.number(&Evidence::Lock).unwrap_or_default();
+        // There is one: it was asked to watch.
+        let evidence = self.number(|evidence| matches!(evidence, Evidence::Lock)).unwrap_or_default();
         let gone = |why, proved| Sign { evidence, alive: Err(Gone { why, proved }) };
         match sign {
             LockSign::Held => News::Sign(Sign { evidence, alive: Ok(()) }),
@@ -104,7 +117,7 @@ impl AppSide {
 
     /// What the open sessions show now, where they are evidence.
     pub fn of_sessions(&self, now: Moment) -> Option<Sign> {
-        let evidence = self.number(&Evidence::Session)?;
+        let evidence = self.number(|evidence| matches!(evidence, Evidence::Session))?;
         Some(Sign { evidence, alive: self.sessions.alive(now) })
     }
 
@@ -124,7 +137,7 @@ impl AppSide {
         self.hold.as_ref().map_or(Moment::NEVER, |(_, until)| *until)
     }
 
-    fn number(&self, evidence: &Evidence) -> Option<usize> {
-        self.evidence.iter().position(|known| known == evidence)
+    fn number(&self, is: impl Fn(&Evidence) -> bool) -> Option<usize> {
+        self.evidence.iter().position(is)
     }
 }

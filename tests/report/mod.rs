@@ -112,6 +112,7 @@ impl Server {
             boards: boards.clone(),
             clock: clock.clone(),
             sessions: sessions.clone(),
+            asking: Arc::default(),
             commands: sender,
             allowed_hosts: vec!["sidecar.internal".into()],
         };

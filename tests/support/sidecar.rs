@@ -56,6 +56,17 @@ impl Builder {
             .flag("--retry-period", retry)
     }
 
+    /// Gives a flag by another of its names.
+    pub fn renamed(mut self, name: &str, other: &str) -> Self {
+        let flag = format!("{name}=");
+        for argument in &mut self.arguments {
+            if let Some(value) = argument.strip_prefix(&flag) {
+                *argument = format!("{other}={value}");
+            }
+        }
+        self
+    }
+
     /// Sets a variable of its environment, of which nothing is inherited but PATH.
     pub fn env(mut self, name: &str, value: &str) -> Self {
         self.environment.insert(name.into(), value.into());

@@ -82,7 +82,7 @@ impl Events {
                 Some(format!("event: status\nid: {}\ndata: {}\n\n", view.version, view.to_json()).into())
             }
             Format::Legacy { last } => {
-                let legacy = Legacy::new(&self.board, &answer);
+                let legacy = Legacy::new(&self.board, &answer, self.clock.wall());
                 let changed = last.as_ref().is_none_or(|last| last.name != legacy.name);
                 let event = changed.then(|| format!("data: {}\n\n", legacy.to_json()).into());
                 *last = Some(legacy);

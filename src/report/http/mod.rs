@@ -22,6 +22,7 @@ pub use self::listener::{Address, BindError, Listener};
 use self::routes::Routes;
 use self::server::Table;
 use super::Board;
+use crate::app::asking::Asking;
 use crate::app::session::Sessions;
 use crate::time::Clock;
 
@@ -49,6 +50,7 @@ pub struct App {
     pub boards: Vec<Arc<Board>>,
     pub clock: SharedClock,
     pub sessions: Arc<Sessions>,
+    pub asking: Arc<Asking>,
     /// To the loop. A full channel is answered 503.
     pub commands: mpsc::Sender<Command>,
     /// Host names accepted besides localhost and the loopback addresses.

@@ -85,6 +85,9 @@ impl Routes {
             _ => return Ok(reply::method_not_allowed("GET, HEAD")),
         }
         self.check_pod(query)?;
+        if !matches!(route, Route::StepDown(_) | Route::Stopped(_)) {
+            self.app.asking.asked(self.app.clock.boot());
+        }
         match route {
             Route::Legacy => self.legacy(),
             Route::LegacyEvents => self.events(0, Format::Legacy { last: None }, connection, None),
@@ -141,7 +144,7 @@ impl Routes {
 
     fn legacy(&self) -> Outcome {
         let (board, answer) = self.ask(0);
-        Ok(reply::json(StatusCode::OK, Legacy::new(board, &answer).to_json()))
+        Ok(reply::json(StatusCode::OK, Legacy::new(board, &answer, self.app.clock.wall()).to_json()))
     }
 
     fn leader(&self, lease: usize) -> Outcome {
@@ -213,6 +216,8 @@ impl Routes {
             () = tokio::time::sleep(wait) => {}
             () = stopped(&mut connection.shutdown) => {}
         }
+        // Who waits for the answer still asks.
+        self.app.asking.asked(self.app.clock.boot());
         Ok(())
     }
 
@@ -232,6 +237,10 @@ impl Routes {
             Some(_) => return Err(error(StatusCode::BAD_REQUEST, "bad_exclusive", "exclusive is true or false")),
         };
         let of = SessionOf { name: query::value(query, "name"), exclusive };
+        if exclusive && !self.app.sessions.counts(of.name.as_deref()) {
+            let message = "only sessions of the name that --session-name gives may lead: add it as &name=";
+            return Err(error(StatusCode::BAD_REQUEST, "bad_name", message));
+        }
         self.events(lease, Format::Status, connection, Some(of))
     }
 
