@@ -657,6 +657,37 @@ fn a_yes_that_ran_out_while_exec_was_stopped_starts_nothing() {
     assert_eq!(exec.lines().len(), 1);
 }
 
+/// The processes between exec and CMD, as if they had been stopped for long on their way.
+#[test]
+fn whoever_comes_late_to_the_start_looks_again() {
+    let reports = Reports::new();
+    let own = std::process::id().to_string();
+    let run = |words: &[&str]| {
+        let mut command = Command::new(binary());
+        command.args(words).args(["--", "sh", "-c", r#"echo began >>"$LOG""#]).env("LOG", reports.dir().join("log"));
+        let status = Process::start(command).expect("leasehold starts").wait(SOON);
+        (std::os::unix::process::ExitStatusExt::signal(&status), status.code())
+    };
+    let began = || reports.dir().join("log").exists();
+    let file = reports.dir().join("status.json");
+    let keeper = |front: &str| run(&["exec-keeper", front, file.to_str().unwrap(), "web", "7", "1000"]);
+
+    let ended_by_the_rule = (Some(15), None);
+    assert_eq!(keeper(&own), ended_by_the_rule, "not leader by now");
+    reports.lead(8);
+    assert_eq!(keeper(&own), ended_by_the_rule, "another term by now");
+    reports.lead(7);
+    assert_eq!(keeper("1"), ended_by_the_rule, "exec has ended");
+    let now = clock::now().as_nanos();
+    let (past, future) = ((now - 1).to_string(), (now + 60_000_000_000).to_string());
+    assert_eq!(run(&["exec-start", &own, &past]), (None, Some(143)), "too late");
+    assert_eq!(run(&["exec-start", "1", &future]), (None, Some(143)), "the keeper has ended");
+    assert!(!began());
+    assert_eq!(keeper(&own), (None, Some(0)));
+    assert!(began());
+    assert_eq!(run(&["exec-start", &own, &future]), (None, Some(0)));
+}
+
 // --- Exit codes, and starting again ---
 
 #[test]
