@@ -345,7 +345,7 @@ const STUBBORN: &str = r#"
     while :; do read -r u _ </proc/uptime; echo "$u" >>"$LOG.beats"; sleep 0.02; done"#;
 /// Starts another that leaves its parent, its group and its session, and heeds no signal.
 const RUNAWAY: &str = r#"
-    setsid sh -c '(trap "" TERM HUP INT; echo "runaway $(cut -d" " -f1 /proc/self/stat)" >>"$LOG"
+    setsid sh -c '(trap "" TERM HUP INT; read -r pid _ </proc/self/stat; echo "runaway $pid" >>"$LOG"
         while :; do sleep 0.05; done) </dev/null >/dev/null 2>&1 &'
     echo "begin $LEASEHOLD_TOKEN" >>"$LOG"; exec sleep 1000"#;
 
@@ -502,7 +502,8 @@ fn whatever_cmd_started_ends_with_it() {
     reports.lead(7);
     exec.wait_line("begin 7");
     let runaway: i32 = exec.wait_line("runaway").rsplit(' ').next().unwrap().parse().unwrap();
-    assert_ne!(stat(runaway, 3), stat(exec.id(), 3), "a session of its own");
+    let session = |pid: i32| stat(pid, 3).expect("it lives");
+    assert_ne!(session(runaway), session(exec.id()));
     let lost = clock::now();
     reports.no("renew_deadline");
     reports.wait_released();
@@ -603,7 +604,7 @@ fn a_killed_keeper_is_followed_by_another_where_cmd_is_to_be_restarted() {
     kill(keeper, Signal::KILL);
     wait_until("another run", SOON, || exec.lines().iter().filter(|line| line.starts_with("begin")).count() == 2);
     let runaway: i32 = first.rsplit(' ').next().unwrap().parse().unwrap();
-    assert!(state(runaway).is_none() && exec.keeper() != keeper);
+    assert!(state(runaway).is_none() && exec.keeper() != keeper, "{:?}", state(runaway));
 }
 
 #[test]
@@ -654,6 +655,37 @@ fn a_yes_that_ran_out_while_exec_was_stopped_starts_nothing() {
     reports.lead(8);
     exec.wait_line("begin 8");
     assert_eq!(exec.lines().len(), 1);
+}
+
+/// The processes between exec and CMD, as if they had been stopped for long on their way.
+#[test]
+fn whoever_comes_late_to_the_start_looks_again() {
+    let reports = Reports::new();
+    let own = std::process::id().to_string();
+    let run = |words: &[&str]| {
+        let mut command = Command::new(binary());
+        command.args(words).args(["--", "sh", "-c", r#"echo began >>"$LOG""#]).env("LOG", reports.dir().join("log"));
+        let status = Process::start(command).expect("leasehold starts").wait(SOON);
+        (std::os::unix::process::ExitStatusExt::signal(&status), status.code())
+    };
+    let began = || reports.dir().join("log").exists();
+    let file = reports.dir().join("status.json");
+    let keeper = |front: &str| run(&["exec-keeper", front, file.to_str().unwrap(), "web", "7", "1000"]);
+
+    let ended_by_the_rule = (Some(15), None);
+    assert_eq!(keeper(&own), ended_by_the_rule, "not leader by now");
+    reports.lead(8);
+    assert_eq!(keeper(&own), ended_by_the_rule, "another term by now");
+    reports.lead(7);
+    assert_eq!(keeper("1"), ended_by_the_rule, "exec has ended");
+    let now = clock::now().as_nanos();
+    let (past, future) = ((now - 1).to_string(), (now + 60_000_000_000).to_string());
+    assert_eq!(run(&["exec-start", &own, &past]), (None, Some(143)), "too late");
+    assert_eq!(run(&["exec-start", "1", &future]), (None, Some(143)), "the keeper has ended");
+    assert!(!began());
+    assert_eq!(keeper(&own), (None, Some(0)));
+    assert!(began());
+    assert_eq!(run(&["exec-start", &own, &future]), (None, Some(0)));
 }
 
 // --- Exit codes, and starting again ---
@@ -861,20 +893,6 @@ fn as_pid_1_it_hears_sigterm_with_and_without_a_cmd() {
         assert_eq!(exec.code(), Some(143));
         assert!(living(&exec.mark).is_empty());
     }
-}
-
-#[test]
-fn as_pid_1_it_is_killed_with_all_that_it_started() {
-    let Some(unshare) = pid_1() else { return };
-    let reports = Reports::new();
-    let exec = Exec::start(unshare, reports.dir(), reports.dir(), &[], &["sh", "-c", RUNAWAY]);
-    reports.lead(7);
-    exec.wait_line("begin 7");
-    exec.wait_line("runaway");
-    let pid_1 = wait_for("PID 1", SOON, || living(&exec.mark).into_iter().find(|pid| parent(*pid) == Some(exec.id())));
-    kill(pid_1, Signal::KILL);
-    exec.wait_nothing_left();
-    assert!(!reports.is_held("alive") && !reports.is_held("web.lock"));
 }
 
 #[test]
