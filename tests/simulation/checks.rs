@@ -222,10 +222,7 @@ impl Checks {
             Some(Right::OwnFormer)
         } else if base.is_released() {
             Some(Right::Released)
-        } else if base.is_created_by(pod)
-            && base.spec_since == base.created.1
-            && sent.since(base.created.1) >= shortened(created_wait)
-        {
+        } else if base.is_created_by(pod) && sent.since(base.created.1) >= shortened(created_wait) {
             Some(Right::Created)
         } else if held && waited >= shortened(own_duration.max(claimed)) {
             Some(Right::Expired)
