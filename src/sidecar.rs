@@ -207,6 +207,9 @@ pub async fn run(settings: Settings) -> Result<(), RunError> {
             &watched_in,
         )?);
     }
+    if let Some(until) = contenders.iter().map(|contender| contender.former_promised_until).max() {
+        app.sessions.succeed(until);
+    }
     let alarm = Alarm::new().map_err(|error| RunError::Machine("timers", error))?;
     let mut sidecar =
         Sidecar { alarm, contenders, files, metrics, health, app, watched_in, watched, done_in, done, commands };
@@ -380,21 +383,21 @@ impl Sidecar {
         let version = status.version;
         board.publish(status, SystemClock.wall());
         self.write_file(lease);
-        // A file that could not be written says nothing that was not promised: it ends by itself.
         let contender = &mut self.contenders[lease];
         if leads {
             contender.enforced_until = None;
         }
         contender.note_enforcers(before.leading.filter(|_| !leads).map(|leading| leading.stop_by));
-        (!leads).then(|| Input::Withdrawn { version, promised_until: contender.promised_until() })
+        (!leads).then(|| contender.withdrawn(version))
     }
 
-    /// Refreshes the files of leaders each quarter of the answer TTL, and says when the next one is due.
+    /// Refreshes the files of leaders each quarter of the answer TTL, and those that still say what is not so any more;
+    /// says when the next one is due.
     fn refresh(&mut self, now: Moment) -> Moment {
         let mut next = Moment::NEVER;
         for lease in 0..self.contenders.len() {
             let contender = &self.contenders[lease];
-            if contender.election.status().leading_at(now).is_none() {
+            if contender.election.status().leading_at(now).is_none() && now >= contender.old_file_until {
                 continue;
             }
             let period = contender.board.answer_ttl() / 4;
@@ -410,11 +413,13 @@ impl Sidecar {
         let now = SystemClock.boot();
         let contender = &mut self.contenders[lease];
         contender.file_written_at = now;
-        contender.file_is_old = false;
+        contender.old_file_until = Moment::BOOT;
         if let Some(files) = &self.files
             && let Err(error) = files.refresh(lease, now)
         {
-            contender.file_is_old = true;
+            if contender.board.status().leading.is_none() {
+                contender.old_file_until = contender.board.promised_until();
+            }
             self.metrics.report_write_failed();
             let text = format!("cannot write the report files, so readers of them see no leader: {error}");
             if self.contenders[lease].file_complaints.is_news(&text, now) {
@@ -563,9 +568,8 @@ impl Sidecar {
                 next = now + ENFORCEMENT_RETRY;
                 continue;
             }
-            let version = contender.board.status().version;
-            let promised_until = contender.promised_until();
-            self.handle(lease, Input::Withdrawn { version, promised_until });
+            let withdrawn = contender.withdrawn(contender.board.status().version);
+            self.handle(lease, withdrawn);
         }
         next
     }
@@ -595,8 +599,8 @@ impl Sidecar {
             News::Unlocked(sign, hold) => {
                 self.sign(sign);
                 // By now everything says not-leader, unless a file could not be written: it still says yes.
-                let old = self.contenders.iter().filter(|contender| contender.file_is_old);
-                if let Some(until) = old.map(|contender| contender.board.promised_until()).max() {
+                let until = self.contenders.iter().map(|contender| contender.old_file_until).max();
+                if let Some(until) = until.filter(|until| *until > SystemClock.boot()) {
                     self.app.hold_until(hold, until);
                 }
             }
@@ -631,16 +635,14 @@ impl Sidecar {
     }
 
     fn one_is_gone(&mut self, lease: usize, Gone { why, proved }: &Gone) {
-        // Who enforces a term's end is an app as well.
-        let proved = *proved && !self.contenders[lease].is_enforced();
-        self.handle(lease, Input::AppGone { proved, why: why.clone() });
+        self.handle(lease, Input::AppGone { proved: *proved, why: why.clone() });
     }
 
     /// The exclusive session that led is gone: its term ends, and with it what was told. The next of this pod, or of
     /// another, leads under a new token.
     fn look_at_exclusive_sessions(&mut self, lease: usize, now: Moment) {
         let leading = self.contenders[lease].board.status().leading;
-        let Some(gone) = leading.and_then(|leading| self.app.sessions.leader_ended(lease, leading.token, now)) else {
+        let Some(gone) = leading.and_then(|leading| self.app.leader_ended(lease, leading.token, now)) else {
             return;
         };
         self.one_is_gone(lease, &gone);

@@ -27,10 +27,14 @@ struct Inner {
     next: u64,
     /// How many that count are open.
     counted: usize,
-    /// What was told to a session that this side closed may be acted on until then.
+    /// What was told to a session that this side closed, or that a former sidecar's end did, may be acted on until then.
     told_until: Moment,
     /// By lease: the token that an exclusive session was told to lead under. It is told to no other.
     led: HashMap<usize, Led>,
+    /// By lease: the newest token that was told to a session which does not ask for it alone.
+    shared: HashMap<usize, u64>,
+    /// Before it, a session of a former sidecar may act on what that one told.
+    former_until: Moment,
 }
 
 #[derive(Clone, Copy)]
@@ -63,6 +67,14 @@ impl Sessions {
         self.name.is_none() || self.name.as_deref() == name
     }
 
+    /// What a former sidecar of this pod told to its sessions may be acted on until then: their readers need not have
+    /// come back.
+    pub fn succeed(&self, promised_until: Moment) {
+        let mut inner = self.lock();
+        inner.former_until = inner.former_until.max(promised_until);
+        inner.told_until = inner.told_until.max(promised_until);
+    }
+
     /// Ends when a session was opened or closed since the last call. Meant for one waiter.
     pub async fn changed(&self) {
         self.changed.notified().await;
@@ -83,13 +95,14 @@ impl Sessions {
         format!("no session{which} is open")
     }
 
-    /// The exclusive session that led under this token is closed; whether that proves its end. Told once.
+    /// The exclusive session that led under this token is closed; whether that proves that nobody acts on what was told
+    /// under it: others, who did not ask for it alone, may still. Told once.
     pub fn leader_ended(&self, lease: usize, token: u64, now: Moment) -> Option<Gone> {
         let mut inner = self.lock();
-        let told_until = inner.told_until;
+        let others_act = now < inner.told_until || inner.shared.get(&lease) == Some(&token);
         let led = inner.led.get_mut(&lease).filter(|led| led.token == token)?;
         let by_peer = led.ended.take()?;
-        Some(Gone { why: "the session that led has ended".into(), proved: by_peer && now >= told_until })
+        Some(Gone { why: "the session that led has ended".into(), proved: by_peer && !others_act })
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -98,7 +111,7 @@ impl Sessions {
     }
 }
 
-/// One open session. To be ended by [`Session::close`]; dropped without it, it counts as closed by this side.
+/// One open session, ended by [`Session::close`].
 pub struct Session {
     number: u64,
     lease: usize,
@@ -108,15 +121,17 @@ pub struct Session {
 }
 
 impl Session {
-    /// This session may be told that it leads under `token`: always, unless it is exclusive and another was first.
-    pub fn may_lead(&self, token: u64) -> bool {
+    /// This session may be told at `now` that it leads under `token`: always, unless it is exclusive and another was
+    /// first.
+    pub fn may_lead(&self, token: u64, now: Moment) -> bool {
+        let mut inner = self.sessions.lock();
         if !self.exclusive {
+            inner.shared.insert(self.lease, token);
             return true;
         }
-        if !self.counts {
+        if !self.counts || now < inner.former_until {
             return false;
         }
-        let mut inner = self.sessions.lock();
         let led = inner.led.entry(self.lease).or_insert(Led { token, session: self.number, ended: None });
         if led.token < token {
             *led = Led { token, session: self.number, ended: None };
@@ -170,11 +185,11 @@ mod tests {
     fn a_session_of_another_name_keeps_nothing_alive_and_never_leads_exclusively() {
         let (sessions, now) = sessions(Some("worker"));
         let debugging = sessions.open(0, None, true);
-        assert!(!debugging.may_lead(7));
+        assert!(!debugging.may_lead(7, now));
         assert!(sessions.alive(now).is_err());
         let worker = sessions.open(0, Some("worker"), true);
         assert_eq!(sessions.alive(now), Ok(()));
-        assert!(worker.may_lead(7));
+        assert!(worker.may_lead(7, now));
     }
 
     #[test]
@@ -182,17 +197,44 @@ mod tests {
         let (sessions, now) = sessions(None);
         let (mut first, second) = (sessions.open(0, None, true), sessions.open(0, None, true));
         let other_lease = sessions.open(1, None, true);
-        assert!(first.may_lead(7));
-        assert!(!second.may_lead(7));
-        assert!(first.may_lead(7));
-        assert!(other_lease.may_lead(8));
-        assert!(sessions.open(0, None, false).may_lead(7), "who does not ask for it alone is told what the pod is");
+        assert!(first.may_lead(7, now));
+        assert!(!second.may_lead(7, now));
+        assert!(first.may_lead(7, now));
+        assert!(other_lease.may_lead(8, now));
         first.close(true, now);
-        assert!(!second.may_lead(7), "its token is used");
+        assert!(!second.may_lead(7, now), "its token is used");
         assert_eq!(sessions.leader_ended(0, 6, now), None);
         assert!(sessions.leader_ended(0, 7, now).unwrap().proved);
         assert_eq!(sessions.leader_ended(0, 7, now), None);
-        assert!(second.may_lead(9));
-        assert!(!first.may_lead(7), "an old token leads no more");
+        assert!(second.may_lead(9, now));
+        assert!(!first.may_lead(7, now), "an old token leads no more");
+    }
+
+    #[test]
+    fn the_end_of_the_session_that_led_proves_nothing_of_others_that_were_told_so() {
+        let (sessions, now) = sessions(None);
+        let (mut alone, not_alone) = (sessions.open(0, None, true), sessions.open(0, None, false));
+        assert!(alone.may_lead(7, now));
+        assert!(not_alone.may_lead(7, now), "who does not ask for it alone is told what the pod is");
+        alone.close(true, now);
+        assert!(!sessions.leader_ended(0, 7, now).unwrap().proved);
+    }
+
+    #[test]
+    fn no_exclusive_session_leads_while_one_of_a_former_sidecar_may() {
+        let (sessions, now) = sessions(None);
+        sessions.succeed(now + SECOND);
+        let session = sessions.open(0, None, true);
+        assert!(!session.may_lead(7, now));
+        assert!(session.may_lead(7, now + SECOND));
+    }
+
+    #[test]
+    fn the_end_of_a_session_proves_nothing_of_what_a_former_sidecar_told() {
+        let (sessions, now) = sessions(None);
+        sessions.succeed(now + SECOND);
+        sessions.open(0, None, false).close(true, now);
+        assert!(!sessions.alive(now).unwrap_err().proved);
+        assert!(sessions.alive(now + SECOND).unwrap_err().proved);
     }
 }

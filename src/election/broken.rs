@@ -24,10 +24,49 @@ pub enum BrokenRule {
     NewestDuration,
     /// A withdrawal counts although it answers the end of an earlier term.
     OldWithdrawalCounts,
+    /// The release does not wait for who enforces the term's end.
+    EnforcerNotWaitedFor,
+    /// A request to step down is heeded whatever term it speaks of.
+    HeedAnyRequest,
+    /// A request that names the leader itself is heeded.
+    HeedOwnName,
+    /// A release does not say who should lead then.
+    ReleaseNamesNobody,
+    /// The others do not let a named successor go first.
+    NoHeadStart,
+    /// Who stepped down takes again at once.
+    NoHoldOff,
+    /// A leader whose app lives leads on until its process has to end.
+    LeaveAtTheEnd,
+    /// A leader whose app lives is not waited for.
+    LeaveAtOnce,
+    /// A process that was told to end stays until it has released, however long that takes.
+    EndWhenReleased,
+    /// Who trusts an unheld Lease takes a held one as well.
+    TrustHeld,
+    // Of the sidecar around the election, and of `exec`: the simulator breaks its own copy of these.
+    /// That nobody holds the app's lock is seen, and the lock is not taken.
+    LockNotTaken,
+    /// The app's lock is let go before everything says not-leader.
+    LockLetGoEarly,
+    /// The end of a session proves the app's end also when this side closed it.
+    ClosedByUsProves,
+    /// The end of the session that led proves the end of all that was told.
+    OneSessionsEndProves,
+    /// After a restart, an exclusive session is told at once what a former one may still act on.
+    FormerSessionsForgotten,
+    /// A file that could not be written is not waited for.
+    OldFileForgotten,
+    /// After a restart, who enforces the end of the former sidecar's term is not waited for.
+    FormerEnforcerForgotten,
+    /// `exec` takes the lease's lock after it read the yes on which it begins.
+    ReadBeforeLock,
+    /// `exec` works until `stop_by` although somebody else changed the Lease.
+    ForeignChangeIgnored,
 }
 
 impl BrokenRule {
-    pub const ALL: [BrokenRule; 10] = [
+    pub const ALL: [BrokenRule; 29] = [
         BrokenRule::CountFromAnswer,
         BrokenRule::LeadThroughForeignRecord,
         BrokenRule::ReleaseWithoutWaiting,
@@ -38,6 +77,25 @@ impl BrokenRule {
         BrokenRule::TokenFromTransitions,
         BrokenRule::NewestDuration,
         BrokenRule::OldWithdrawalCounts,
+        BrokenRule::EnforcerNotWaitedFor,
+        BrokenRule::HeedAnyRequest,
+        BrokenRule::HeedOwnName,
+        BrokenRule::ReleaseNamesNobody,
+        BrokenRule::NoHeadStart,
+        BrokenRule::NoHoldOff,
+        BrokenRule::LeaveAtTheEnd,
+        BrokenRule::LeaveAtOnce,
+        BrokenRule::EndWhenReleased,
+        BrokenRule::TrustHeld,
+        BrokenRule::LockNotTaken,
+        BrokenRule::LockLetGoEarly,
+        BrokenRule::ClosedByUsProves,
+        BrokenRule::OneSessionsEndProves,
+        BrokenRule::FormerSessionsForgotten,
+        BrokenRule::OldFileForgotten,
+        BrokenRule::FormerEnforcerForgotten,
+        BrokenRule::ReadBeforeLock,
+        BrokenRule::ForeignChangeIgnored,
     ];
 }
 

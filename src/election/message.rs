@@ -23,8 +23,9 @@ pub enum Input {
     /// Time passed.
     Tick,
     /// The not-leader published with this `Status::version` is now what everybody is told, and the last promise ended
-    /// or ends then.
-    Withdrawn { version: u64, promised_until: Moment },
+    /// or ends then. Before `enforced_until` somebody may work whom neither the app's end nor its word binds: who
+    /// enforces a term's end, and who reads a file that could not be written.
+    Withdrawn { version: u64, promised_until: Moment, enforced_until: Moment },
     /// The app lives.
     AppAlive,
     /// It does not, and `why`; `proved` when that is a proof that nothing acts on what was promised.

@@ -141,8 +141,7 @@ pub struct Election {
     promises_end: Moment,
     /// The newest version published that leads: only a withdrawal of a later one ends what it promised.
     led_version: u64,
-    /// The version of the newest not-leader that is told everywhere, and when the last promise ends.
-    withdrawn: Option<(u64, Moment)>,
+    withdrawn: Option<Withdrawn>,
     /// What was promised before this term, also by an earlier sidecar of this pod, ends then.
     promise_floor: Moment,
     shutdown: Option<Ending>,
@@ -155,6 +154,14 @@ pub struct Election {
     /// Why the term ended, for the status published with it.
     ended: Option<Reason>,
     broken: Broken,
+}
+
+/// [`Input::Withdrawn`], of the newest not-leader.
+#[derive(Clone, Copy, Debug)]
+struct Withdrawn {
+    version: u64,
+    promised_until: Moment,
+    enforced_until: Moment,
 }
 
 /// This process is told to end.
@@ -275,7 +282,9 @@ impl Election {
             Input::Read(answer) => self.read(now, answer),
             Input::Wrote { attempt, outcome } => self.wrote(now, attempt, outcome),
             Input::Tick => {}
-            Input::Withdrawn { version, promised_until } => self.withdrawn = Some((version, promised_until)),
+            Input::Withdrawn { version, promised_until, enforced_until } => {
+                self.withdrawn = Some(Withdrawn { version, promised_until, enforced_until });
+            }
             Input::AppAlive => {
                 if self.app_gone.take().is_some() && matches!(self.role, Role::Candidate) {
                     self.read_at = None;
@@ -287,7 +296,7 @@ impl Election {
             }
             Input::AppStopped { token } => {
                 // Before not-leader is told everywhere, an app that restarts may still read a yes.
-                let withdrawn = self.withdrawn.is_some_and(|(version, _)| version > self.led_version);
+                let withdrawn = self.withdrawn.is_some_and(|withdrawn| withdrawn.version > self.led_version);
                 if let Role::Leaving(leaving) = &mut self.role
                     && withdrawn
                 {
@@ -296,8 +305,10 @@ impl Election {
             }
             Input::StepDown { to } => self.step_down(now.boot, to),
             Input::Shutdown(Shutdown { app_ended, leave_at, end_by }) => {
+                let leave_at = if self.broken.is(BrokenRule::LeaveAtTheEnd) { end_by } else { leave_at };
                 self.shutdown.get_or_insert(Ending { since: now.boot, leave_at, end_by, looked: false });
-                if app_ended || now.boot >= leave_at || !matches!(self.role, Role::Leading(_)) {
+                let at_once = app_ended || now.boot >= leave_at || self.broken.is(BrokenRule::LeaveAtOnce);
+                if at_once || !matches!(self.role, Role::Leading(_)) {
                     self.leave(now.boot, Reason::ShuttingDown, app_ended);
                 }
             }
@@ -352,9 +363,13 @@ impl Election {
             Role::Landed(draft) => draft.token,
             Role::Candidate | Role::Leaving(_) => return,
         };
-        let request = self.seen.record().and_then(Record::step_down).filter(|request| request.token == token);
+        let request = match self.seen.record() {
+            Some(record) if self.broken.is(BrokenRule::HeedAnyRequest) => record.step_down.as_ref(),
+            record => record.and_then(Record::step_down).filter(|request| request.token == token),
+        };
+        let own_name = Some(pod_of(&self.config.identity)).filter(|_| !self.broken.is(BrokenRule::HeedOwnName));
         if let Some(StepDown { to, .. }) = request
-            && to.as_deref() != Some(pod_of(&self.config.identity))
+            && (to.is_none() || to.as_deref() != own_name)
         {
             let to = to.clone();
             self.step_down(now, to);
@@ -506,7 +521,8 @@ impl Election {
                 self.committed = Some(attempt.spec);
                 self.role = Role::Landed(draft);
                 self.former.clear();
-                self.promise_floor = self.promise_floor.max(self.withdrawn.map_or(Moment::BOOT, |(_, until)| until));
+                let promised_until = self.withdrawn.map_or(Moment::BOOT, |withdrawn| withdrawn.promised_until);
+                self.promise_floor = self.promise_floor.max(promised_until);
                 if self.app_gone.is_none() && self.shutdown.is_none() {
                     self.renewed(now.boot, draft, attempt.sent_at);
                 } else {
@@ -722,7 +738,8 @@ impl Election {
 
     fn act(&mut self, now: Now) -> Option<Output> {
         self.expire(now.boot);
-        if self.shutdown.is_some_and(|ending| now.boot >= ending.end_by) {
+        let end_by = self.shutdown.map(|ending| ending.end_by).filter(|_| !self.broken.is(BrokenRule::EndWhenReleased));
+        if end_by.is_some_and(|end_by| now.boot >= end_by) {
             self.done = true;
             return None;
         }
@@ -737,6 +754,7 @@ impl Election {
         if let Role::Leaving(leaving) = &self.role
             && self.shutdown.is_some()
             && now.boot >= leaving.stop_by
+            && !self.broken.is(BrokenRule::EndWhenReleased)
         {
             // Others may take without a release by now, and the process should end.
             self.done = true;
@@ -811,6 +829,9 @@ impl Election {
     }
 
     fn step_down_hold_off(&self) -> Duration {
+        if self.broken.is(BrokenRule::NoHoldOff) {
+            return Duration::ZERO;
+        }
         STEP_DOWN_HOLD_OFF.min(self.config.lease_duration)
     }
 
@@ -821,12 +842,18 @@ impl Election {
             return Moment::BOOT;
         }
         let newest = |version| version > self.led_version || self.broken.is(BrokenRule::OldWithdrawalCounts);
-        match self.withdrawn.filter(|(version, _)| newest(*version)) {
-            Some(_) if leaving.app_ended => Moment::BOOT,
-            Some(_) if leaving.acknowledged => self.promise_floor,
-            Some((_, promised_until)) => promised_until.max(self.promise_floor),
-            None => leaving.promises_end.max(self.promise_floor),
+        let Some(withdrawn) = self.withdrawn.filter(|withdrawn| newest(withdrawn.version)) else {
+            return leaving.promises_end.max(self.promise_floor);
+        };
+        let promised_until = match leaving {
+            _ if leaving.app_ended => Moment::BOOT,
+            _ if leaving.acknowledged => self.promise_floor,
+            _ => withdrawn.promised_until.max(self.promise_floor),
+        };
+        if self.broken.is(BrokenRule::EnforcerNotWaitedFor) {
+            return promised_until;
         }
+        promised_until.max(withdrawn.enforced_until)
     }
 
     fn campaign(&mut self, now: Now) -> Option<Output> {
@@ -875,6 +902,9 @@ impl Election {
         }
         match self.seen.verdict(self.config.lease_duration, self.config.answer_ttl + DELETION_NOTICE) {
             Verdict::Free(..) if self.next_token().is_none() => Verdict::TokenUnusable,
+            Verdict::Free(_, right) if self.config.trust_unheld && self.broken.is(BrokenRule::TrustHeld) => {
+                Verdict::Free(Moment::BOOT, right)
+            }
             verdict => verdict,
         }
     }
@@ -900,7 +930,9 @@ impl Election {
             Verdict::Free(at, Right::OwnFormer) => return Some(at),
             // The others wait for this one.
             Verdict::Free(at, Right::Released) if successor == Some(pod_of(&self.config.identity)) => return Some(at),
-            Verdict::Free(at, Right::Released) if successor.is_some() => (at + HEAD_START, false),
+            Verdict::Free(at, Right::Released) if successor.is_some() && !self.broken.is(BrokenRule::NoHeadStart) => {
+                (at + HEAD_START, false)
+            }
             Verdict::Free(at, right) => (at, matches!(right, Right::Expired | Right::Waited)),
             Verdict::Unknown | Verdict::HeldUntilDeleted | Verdict::Coordinated | Verdict::TokenUnusable => {
                 return None;
@@ -964,7 +996,9 @@ impl Election {
             _ => self.seen.record().map(|record| Base { uid: record.uid.clone(), version: record.version }),
         };
         let step_down = match &self.role {
-            Role::Leaving(Leaving { token, successor: Some(to), .. }) if kind == Kind::Release => {
+            Role::Leaving(Leaving { token, successor: Some(to), .. })
+                if kind == Kind::Release && !self.broken.is(BrokenRule::ReleaseNamesNobody) =>
+            {
                 Some(StepDown { token: *token, to: Some(to.clone()) })
             }
             _ => None,

@@ -73,6 +73,11 @@ impl Bench {
     }
 }
 
+/// Nobody enforces anything.
+fn withdrawn(version: u64, promised_until: Moment) -> Input {
+    Input::Withdrawn { version, promised_until, enforced_until: Moment::BOOT }
+}
+
 fn written(outputs: &[Output]) -> Option<Write> {
     outputs.iter().find_map(|output| match output {
         Output::Write(write) => Some(write.clone()),
@@ -123,10 +128,10 @@ fn the_withdrawal_of_an_earlier_term_does_not_release_a_later_one() {
     let early = bench.election.status().version;
     bench.leads();
     bench.handle(Input::StepDown { to: None });
-    bench.handle(Input::Withdrawn { version: early, promised_until: Moment::BOOT });
+    bench.handle(withdrawn(early, Moment::BOOT));
     assert_eq!(written(&bench.handle(Input::Tick)), None, "nothing withdrew this term yet");
     let version = bench.election.status().version;
-    let outputs = bench.handle(Input::Withdrawn { version, promised_until: bench.at });
+    let outputs = bench.handle(withdrawn(version, bench.at));
     assert_eq!(written(&outputs).map(|write| write.kind), Some(Kind::Release));
 }
 
@@ -138,7 +143,7 @@ fn a_release_waits_for_the_promise_unless_the_apps_end_is_proved() {
         bench.handle(Input::AppGone { proved, why: "it is gone".into() });
         let version = bench.election.status().version;
         let promised_until = bench.at + SECOND;
-        let outputs = bench.handle(Input::Withdrawn { version, promised_until });
+        let outputs = bench.handle(withdrawn(version, promised_until));
         assert_eq!(written(&outputs).is_some(), proved);
         if !proved {
             assert_eq!(wake_at(&outputs), promised_until);
@@ -154,7 +159,7 @@ fn an_acknowledgement_does_not_cover_what_an_earlier_sidecar_of_the_pod_promised
     let record = bench.leads();
     bench.handle(Input::StepDown { to: None });
     let version = bench.election.status().version;
-    bench.handle(Input::Withdrawn { version, promised_until: bench.at });
+    bench.handle(withdrawn(version, bench.at));
     let token = record.token.value().unwrap();
     let outputs = bench.handle(Input::AppStopped { token });
     assert_eq!(written(&outputs), None);
@@ -171,7 +176,7 @@ fn an_acknowledgement_counts_only_once_nothing_says_yes_any_more() {
     bench.handle(Input::AppStopped { token });
     let version = bench.election.status().version;
     let promised_until = bench.at + SECOND;
-    let outputs = bench.handle(Input::Withdrawn { version, promised_until });
+    let outputs = bench.handle(withdrawn(version, promised_until));
     assert_eq!(written(&outputs), None, "an app that restarted in between may have read the file");
     let outputs = bench.handle(Input::AppStopped { token });
     assert_eq!(written(&outputs).map(|write| write.kind), Some(Kind::Release));
@@ -183,7 +188,7 @@ fn a_step_down_is_held_off_from_the_release_on() {
     let record = bench.leads();
     bench.handle(Input::StepDown { to: None });
     let version = bench.election.status().version;
-    bench.handle(Input::Withdrawn { version, promised_until: bench.at + 5 * SECOND });
+    bench.handle(withdrawn(version, bench.at + 5 * SECOND));
     let release = bench.until_write();
     bench.commits(&release, &record);
     let free_at = bench.at;
@@ -213,7 +218,7 @@ fn an_own_record_that_somebody_edited_is_released() {
     bench.sees(&record);
     assert!(bench.election.status().leading.is_none());
     let version = bench.election.status().version;
-    let outputs = bench.handle(Input::Withdrawn { version, promised_until: bench.at });
+    let outputs = bench.handle(withdrawn(version, bench.at));
     assert_eq!(written(&outputs).map(|write| write.kind), Some(Kind::Release));
 }
 
@@ -367,7 +372,7 @@ fn a_shutdown_ends_in_time_although_a_conflict_cannot_be_looked_into() {
     bench.leads();
     bench.shuts_down();
     let version = bench.election.status().version;
-    let outputs = bench.handle(Input::Withdrawn { version, promised_until: bench.at });
+    let outputs = bench.handle(withdrawn(version, bench.at));
     let release = written(&outputs).expect("a release");
     let mut outputs = bench.handle(Input::Wrote { attempt: release.attempt, outcome: Outcome::Conflict });
     for _ in 0..100 {
@@ -449,7 +454,7 @@ fn a_named_successor_is_named_in_the_release_and_goes_first() {
     let record = bench.leads();
     bench.handle(Input::StepDown { to: Some("next".into()) });
     let version = bench.election.status().version;
-    let outputs = bench.handle(Input::Withdrawn { version, promised_until: bench.at });
+    let outputs = bench.handle(withdrawn(version, bench.at));
     let release = written(&outputs).expect("a release");
     let request = StepDown { token: record.token.value().unwrap(), to: Some("next".into()) };
     assert_eq!(release.step_down.as_ref(), Some(&request));
@@ -518,4 +523,23 @@ fn a_process_ends_in_time_released_or_not() {
     bench.at = end_by;
     let outputs = bench.handle(Input::Tick);
     assert!(outputs.contains(&Output::Done) && written(&outputs).is_none());
+}
+
+#[test]
+fn neither_a_proof_nor_an_acknowledgement_ends_the_work_of_who_enforces_the_terms_end() {
+    for proved in [true, false] {
+        let mut bench = Bench::new();
+        let record = bench.leads();
+        bench.handle(Input::AppGone { proved, why: "it is gone".into() });
+        let version = bench.election.status().version;
+        let (promised_until, enforced_until) = (bench.at + SECOND, bench.at + 3 * SECOND);
+        let outputs = bench.handle(Input::Withdrawn { version, promised_until, enforced_until });
+        assert_eq!((written(&outputs), wake_at(&outputs)), (None, enforced_until));
+        let token = record.token.value().unwrap();
+        assert_eq!(written(&bench.handle(Input::AppStopped { token })), None);
+        // It has ended sooner.
+        bench.at = promised_until;
+        let outputs = bench.handle(withdrawn(version, promised_until));
+        assert_eq!(written(&outputs).map(|write| write.kind), Some(Kind::Release));
+    }
 }

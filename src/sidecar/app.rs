@@ -121,6 +121,13 @@ impl AppSide {
         Some(Sign { evidence, alive: self.sessions.alive(now) })
     }
 
+    /// The exclusive session that led under this token has ended. That proves something only where sessions are evidence.
+    pub fn leader_ended(&self, lease: usize, token: u64, now: Moment) -> Option<Gone> {
+        let Gone { why, proved } = self.sessions.leader_ended(lease, token, now)?;
+        let declared = self.number(|evidence| matches!(evidence, Evidence::Session)).is_some();
+        Some(Gone { why, proved: proved && declared })
+    }
+
     /// What is to be told after a sign.
     pub fn note(&mut self, sign: Sign) -> Option<Result<(), Gone>> {
         self.presence.note(sign)

@@ -9,7 +9,7 @@ use tokio::task::JoinHandle;
 use super::random_u64;
 use crate::app::lock::Enforcement;
 use crate::complaint::{Ask, Complaints};
-use crate::election::{Config, Election, Reason, Status, pod_of};
+use crate::election::{Config, Election, Input, Reason, Status, pod_of};
 use crate::kubernetes::{self, Api, Failure, Watched};
 use crate::report::Board;
 use crate::report::http::{Course, Refusal, Reply};
@@ -32,11 +32,14 @@ pub(super) struct Contender {
     pub file_written_at: Moment,
     pub complaints: Complaints,
     pub file_complaints: Complaints,
-    /// The files may say what is not so any more.
-    pub file_is_old: bool,
+    /// A not-leader could not be written in time: what the old file said may be acted on until then, also by who read
+    /// it before a later writing.
+    pub old_file_until: Moment,
     enforcement: Option<Enforcement>,
-    /// Somebody enforces the end of a term that is over, and may work until then.
+    /// Somebody enforces the end of a term that is over, or may still begin to, and may work until then.
     pub enforced_until: Option<Moment>,
+    /// What a former sidecar of this pod told may be acted on until then.
+    pub former_promised_until: Moment,
     step_downs: Vec<PendingStepDown>,
     pub done: bool,
 }
@@ -65,8 +68,12 @@ impl Contender {
             }
             None => Default::default(),
         };
+        let now = SystemClock.boot();
+        let former_promised_until = now + inheritance.promised_for;
+        // Also what began on a former sidecar's yes.
+        let enforced_until = (!inheritance.former.is_empty()).then(|| now + config.hold_time());
         let election = Election::new(config.clone(), inheritance.seen, random_u64())
-            .succeed(inheritance.former, SystemClock.boot() + inheritance.promised_for);
+            .succeed(inheritance.former, former_promised_until);
         let watch = spawn_watch(&api, config, index, watched);
         Ok(Contender {
             election,
@@ -79,9 +86,10 @@ impl Contender {
             file_written_at: Moment::BOOT,
             complaints: Complaints::default(),
             file_complaints: Complaints::default(),
-            file_is_old: false,
+            old_file_until: Moment::BOOT,
             enforcement,
-            enforced_until: None,
+            enforced_until,
+            former_promised_until,
             step_downs: Vec::new(),
             done: false,
         })
@@ -112,16 +120,20 @@ impl Contender {
         self.board.promised_until().max(self.enforced_until.unwrap_or(Moment::BOOT))
     }
 
-    /// Somebody works until `stop_by` and holds the lock for it. Not-leader is told before this is asked, so whoever
-    /// takes the lock later begins nothing.
-    pub fn is_enforced(&mut self) -> bool {
-        self.enforcement.as_mut().is_some_and(Enforcement::is_held)
+    /// What the election is told of a not-leader, as things stand.
+    pub fn withdrawn(&self, version: u64) -> Input {
+        let enforced_until = self.enforced_until.unwrap_or(Moment::BOOT);
+        Input::Withdrawn { version, promised_until: self.board.promised_until(), enforced_until }
     }
 
-    /// Looks whether somebody still works in a term that is over: one that ends now, with its `stop_by`, or the last.
+    /// Looks whether somebody may still work in a term that is over, one that ends now with its `stop_by`, or the last:
+    /// who holds the lock for it, or takes it and reads a file that could not be written and has not run out. Where
+    /// not-leader is told before this is asked, whoever takes the lock later begins nothing.
     pub fn note_enforcers(&mut self, ended: Option<Moment>) {
         let until = ended.or(self.enforced_until);
-        self.enforced_until = until.filter(|until| SystemClock.boot() < *until && self.is_enforced());
+        let now = SystemClock.boot();
+        let mut enforced = || self.enforcement.as_mut().is_some_and(Enforcement::is_held);
+        self.enforced_until = until.filter(|until| now < *until && (now < self.old_file_until || enforced()));
     }
 
     // ---- Stepping down ----

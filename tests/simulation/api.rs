@@ -26,15 +26,16 @@ pub struct Object {
     /// When the present spec was made.
     pub spec_since: Time,
     pub created: (By, Time),
+    created_spec: Spec,
     /// The proof of the newest release by a leasehold process, while only people wrote since.
     release: Option<Timestamp>,
 }
 
 impl Object {
-    /// This pod created it, and nobody has taken it since, whatever people edited.
+    /// This pod created it, and nobody has taken it since; what people edited they took back.
     pub fn is_created_by(&self, pod: usize) -> bool {
         let created = matches!(self.created.0, By::Pod { pod: by, kind: Kind::Create } if by == pod);
-        created && self.record.spec.holder.is_none() && self.record.spec.transitions == 0
+        created && self.record.spec == self.created_spec
     }
 
     /// A leasehold process released it, and whatever people edited since left the proof whole.
@@ -161,6 +162,7 @@ impl Api {
             by: By::Hand,
             spec_since: at,
             created: (By::Hand, at),
+            created_spec: Spec::default(),
             release: None,
         });
         true
@@ -186,7 +188,8 @@ impl Api {
             Some(old) => (first, old.created),
             None => (at, (by, at)),
         };
-        self.object = Some(Object { record: record.clone(), by, spec_since, created, release });
+        let created_spec = self.object.as_ref().map_or_else(|| record.spec.clone(), |old| old.created_spec.clone());
+        self.object = Some(Object { record: record.clone(), by, spec_since, created, created_spec, release });
         record
     }
 }

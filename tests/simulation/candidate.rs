@@ -1,15 +1,19 @@
 //! A pod: its clocks, its app, its state directory, and the sidecar's process around the real [`Election`] and
 //! [`Board`]. The process does what the election's outputs ask, step by step, and may be stopped between any two.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use leasehold::election::{Config, Election, Input, Outcome, Output, Seen};
+use leasehold::app::session::{Session, Sessions};
+use leasehold::app::{Gone, Presence};
+use leasehold::election::{BrokenRule, Config, Election, Input, Outcome, Output, Reason, Seen};
 use leasehold::report::Board;
 use leasehold::time::{Moment, Now};
 
-use crate::faults::Evidence;
+use crate::app::{App, Exec, STILL_OURS};
+use crate::faults::{AppPlan, Evidence};
 use crate::rng::Rng;
 use crate::trace::Time;
 
@@ -77,25 +81,56 @@ pub fn some_wall(rng: &mut Rng) -> i64 {
 pub enum Step {
     /// An output of the call at `now`, on the process's own clock.
     Do { output: Output, now: Moment },
-    /// Write what the board says to the file; for a not-leader then answer [`Input::Withdrawn`] of this version.
-    WriteFile { withdraws: Option<u64> },
-    /// Let the app's lock go, once nothing says yes any more.
+    /// Write what the board says to the file.
+    WriteFile,
+    /// After the file of a status: who enforces the end of the term that it ended is looked for, and a not-leader is
+    /// answered by [`Input::Withdrawn`] of this version.
+    Settle { version: u64, leads: bool, ended: Option<Moment> },
+    /// The next input of the same round.
+    Take(Input),
+    /// Let the app's lock go, after all that is above.
     Unlock,
     /// The clock was read; the answer is computed now.
-    Answer { asked: Moment },
+    Answer { worker: u32, asked: Moment },
 }
 
 /// What waits to be taken in.
 #[derive(Debug)]
 pub enum Work {
     Take(Input),
-    Answer,
-    RefreshFile,
-    WriteFile {
-        withdraws: Option<u64>,
+    Answer {
+        worker: u32,
     },
-    /// Look whether the app still lives: with a lock, its absence is held as a proof.
-    LookAtApp,
+    /// The next event of a worker's session.
+    Stream {
+        worker: u32,
+    },
+    RefreshFile,
+    /// The lock's thread found a holder, or holds it alone.
+    Lock {
+        held: bool,
+    },
+    OpenSession {
+        worker: u32,
+    },
+    CloseSession {
+        worker: u32,
+        by_peer: bool,
+    },
+    LookAtSessions,
+    LookAtExclusive,
+    LookAtProbe,
+    LookAtAsking,
+    /// After the end of the exclusive session that led.
+    GoOn,
+    AwaitEnforcers,
+    LetGo,
+    StepDown {
+        to: Option<String>,
+    },
+    AppStopped {
+        token: u64,
+    },
     Relist,
 }
 
@@ -121,34 +156,79 @@ pub struct Process {
     pub watch_alive: bool,
     /// No event of a watch overtakes an earlier one.
     pub watch_clear_at: Time,
-    /// The sidecar holds the app's lock: no app runs, and none can start.
-    pub lock_held: bool,
-    pub shutting_down: Option<Time>,
+    pub presence: Presence,
+    pub sessions: Arc<Sessions>,
+    /// By worker.
+    pub open: BTreeMap<u32, Session>,
+    pub lock: LockThread,
+    /// The app's lock is kept until then.
+    pub hold_until: Option<Moment>,
+    /// When somebody asked last, where that is evidence.
+    pub asked: Moment,
+    pub asks: bool,
+    /// What the probe found last.
+    pub probed: Option<bool>,
+    pub shutting_down: Option<Ending>,
     /// Handled at one instant, to notice a loop that does not wait.
     pub instant: (Moment, u32),
     /// The token of the newest acquiring write: renewals are of its term.
     pub token: u64,
-    /// The app was well when it was last looked at.
-    pub app_well: bool,
-    /// Not-leaders that are published but not yet in the file.
-    pub withdrawing: u32,
+    /// A not-leader could not be written in time: what the old file said may be acted on until then.
+    pub old_file_until: Moment,
+    /// Somebody enforces the end of a term that is over, and may work until then.
+    pub enforced_until: Option<Moment>,
 }
 
-pub struct App {
-    pub alive: bool,
-    /// Counts its starts.
-    pub run: u32,
-    /// It wants to start, and waits for its lock.
-    pub wants_start: bool,
-    /// The token that it was last told to lead with.
-    pub told: Option<u64>,
-    /// It said that it does not act on this token any more.
-    pub stopped: Option<u64>,
+impl Process {
+    /// What the election is told of a not-leader, as things stand.
+    pub fn withdrawn(&self, version: u64) -> Input {
+        let enforced_until = self.enforced_until.unwrap_or(Moment::BOOT);
+        Input::Withdrawn { version, promised_until: self.board.promised_until(), enforced_until }
+    }
 }
 
-#[derive(Clone, Copy, Debug, Default)]
+/// The thread that waits for the app's lock (`src/app/lock.rs`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LockThread {
+    /// Nobody held it when it was last tried.
+    Watches,
+    /// It waits for the last holder's end.
+    Waits,
+    /// It holds the lock alone: no app can start.
+    Holds,
+}
+
+/// A process that was told to end.
+#[derive(Clone, Copy, Debug)]
+pub struct Ending {
+    pub since: Time,
+    pub end_by: Moment,
+    /// It was stopped since, so its own clock could not tell it in time.
+    pub stopped: bool,
+}
+
+/// The report file, as it was last written.
+#[derive(Clone, Copy, Debug)]
 pub struct File {
-    pub leads: Option<(u64, Moment)>,
+    pub leads: Option<Yes>,
+    pub reason: Reason,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub struct Yes {
+    pub token: u64,
+    pub until: Moment,
+    pub stop_by: Moment,
+}
+
+impl File {
+    /// Before anything listens.
+    pub const RESET: File = File { leads: None, reason: Reason::Starting };
+
+    /// The Lease does not name this pod any more: nobody waits for its release.
+    pub fn says_that_it_is_anothers(&self) -> bool {
+        self.leads.is_none() && !STILL_OURS.contains(&self.reason)
+    }
 }
 
 #[derive(Clone, Debug, Default)]
@@ -161,10 +241,13 @@ pub struct Pod {
     pub index: usize,
     pub clock: Clock,
     pub config: Config,
-    pub evidence: Evidence,
+    pub plan: AppPlan,
     pub process: Option<Process>,
     pub app: App,
+    pub exec: Option<Exec>,
     pub file: File,
+    /// It said yes before.
+    pub file_led: bool,
     pub state: StateDirectory,
     pub lives: u32,
     /// Nothing of it reaches the API server, or nothing of that it, before then.
@@ -172,38 +255,48 @@ pub struct Pod {
     pub down_blocked: Time,
     /// Its probe fails before then.
     pub unwell_until: Time,
+    /// No file can be written before then.
+    pub disk_full: Time,
     /// The machine is gone for good.
     pub dead: bool,
 }
 
 impl Pod {
-    pub fn new(index: usize, config: Config, evidence: Evidence, rng: &mut Rng) -> Self {
+    pub fn new(index: usize, config: Config, plan: AppPlan, rng: &mut Rng) -> Self {
+        let app = App::started(&plan, 0);
+        let exec = plan.exec.map(Exec::new);
         Pod {
             index,
             clock: Clock::new(rng),
             config,
-            evidence,
+            plan,
             process: None,
-            app: App { alive: true, run: 1, wants_start: false, told: None, stopped: None },
-            file: File::default(),
+            app,
+            exec,
+            file: File::RESET,
+            file_led: false,
             state: StateDirectory::default(),
             lives: 0,
             up_blocked: Time::START,
             down_blocked: Time::START,
             unwell_until: Time::START,
+            disk_full: Time::START,
             dead: false,
         }
     }
 
     /// A new sidecar's process. `succeeds`: the state directory is this pod's own.
-    pub fn start(&mut self, at: Time, succeeds: bool, seed: u64) {
+    pub fn start(&mut self, at: Time, succeeds: bool, seed: u64, broken: Option<BrokenRule>) {
         self.lives += 1;
         let identity = format!("pod-{}_{}", self.index, self.lives);
         let config = Config { identity: identity.clone(), ..self.config.clone() };
         let ttl = config.answer_ttl;
         let now = self.clock.boot(at);
+        let former = succeeds && !self.state.identities.is_empty();
+        let remembers = |rule| former && broken != Some(rule);
+        let enforced_until = remembers(BrokenRule::FormerEnforcerForgotten).then(|| now + config.hold_time());
         let mut election = Election::new(config, self.state.seen.clone(), seed);
-        if succeeds && !self.state.identities.is_empty() {
+        if former {
             election = election.succeed(self.state.identities.clone(), now + ttl);
         }
         if !succeeds {
@@ -211,7 +304,13 @@ impl Pod {
         }
         self.state.identities.push(identity.clone());
         // Reset before anything listens.
-        self.file = File::default();
+        self.file = File::RESET;
+        self.file_led = false;
+        let presence = Presence::new(self.plan.evidence.iter().map(|kind| format!("no {kind:?} yet")));
+        let sessions = Sessions::new(None, ttl);
+        if remembers(BrokenRule::FormerSessionsForgotten) {
+            sessions.succeed(now + ttl);
+        }
         self.process = Some(Process {
             life: self.lives,
             identity,
@@ -225,12 +324,19 @@ impl Pod {
             watch: 0,
             watch_alive: false,
             watch_clear_at: at,
-            lock_held: false,
+            presence,
+            sessions: Arc::new(sessions),
+            open: BTreeMap::new(),
+            lock: LockThread::Watches,
+            hold_until: None,
+            asked: Moment::BOOT,
+            asks: false,
+            probed: None,
             shutting_down: None,
             instant: (Moment::BOOT, 0),
             token: 0,
-            app_well: true,
-            withdrawing: 0,
+            old_file_until: Moment::BOOT,
+            enforced_until,
         });
     }
 
@@ -250,9 +356,39 @@ impl Pod {
             })
     }
 
+    /// Somebody holds the app's lock.
+    pub fn lock_is_held(&self) -> bool {
+        self.app.alive && self.plan.has(Evidence::Lock)
+            || self.exec.as_ref().is_some_and(|exec| exec.alive && exec.holds_alive)
+    }
+
+    /// The sidecar holds it alone.
+    pub fn lock_is_taken(&self) -> bool {
+        self.process.as_ref().is_some_and(|process| process.lock == LockThread::Holds)
+    }
+
+    /// Somebody holds the lease's lock.
+    pub fn is_enforced(&self) -> bool {
+        self.exec.as_ref().is_some_and(Exec::holds_lock)
+    }
+
+    /// What a probe finds.
+    pub fn is_well(&self, at: Time) -> bool {
+        self.app.alive && self.unwell_until <= at
+    }
+
+    /// The place of this kind among the evidence.
+    pub fn number(&self, evidence: Evidence) -> Option<usize> {
+        self.plan.evidence.iter().position(|known| *known == evidence)
+    }
+
     pub fn file_refresh(&self) -> Duration {
         self.config.answer_ttl / 4
     }
+}
+
+pub fn gone(why: &str, proved: bool) -> Gone {
+    Gone { why: why.into(), proved }
 }
 
 pub fn outcome_word(outcome: &Outcome) -> String {

@@ -33,8 +33,18 @@ impl Right {
     pub const ALL: [Right; 5] = [Right::Released, Right::Expired, Right::Waited, Right::Created, Right::OwnFormer];
 }
 
+/// Who acts on a promise.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Holder {
+    /// A process of the app: it asks, reads the file, or listens to its session.
+    Worker { id: u32, exclusive: bool },
+    /// `leasehold exec`, which holds the lease's lock and may work until `stop_by`.
+    Enforcer,
+}
+
 #[derive(Clone, Copy, Debug)]
 struct Promise {
+    holder: Holder,
     token: u64,
     end: Time,
 }
@@ -53,6 +63,8 @@ pub struct Checks {
     highest_token: u64,
     /// The newest write of a client-go candidate in its term, and its duration.
     foreign_write: Option<(Time, Duration)>,
+    /// A pod that trusts an empty holder took the Lease with this token: what earlier terms promised is its own risk.
+    trusted: u64,
     pub rights: BTreeMap<Right, u64>,
     pub terms: u64,
     pub promises_made: u64,
@@ -75,49 +87,75 @@ impl Checks {
 
     // ---- Promises ----
 
-    /// S1, S6: an app was told, or can read, that its pod leads.
-    pub fn promised(&mut self, at: Time, pod: usize, identity: &str, token: u64, end: Time) {
+    /// S1, S6: somebody was told, or can read, that its pod leads.
+    pub fn promised(&mut self, at: Time, pod: usize, holder: Holder, identity: &str, token: u64, end: Time) {
         self.promises_made += 1;
         if end <= at {
             return;
         }
-        if let Some((other, promise)) = self.in_force_elsewhere(at, pod) {
+        if let Some((other, promise)) = self.in_force_elsewhere(at, pod, token) {
             let for_ms = promise.end.since(at).as_millis();
+            let by = promise.holder;
             self.fail("S1", at, || {
-                format!("pod {pod} ({identity}, token {token}) promises, and pod {other}'s promise (token {}) is in force for {for_ms} ms more", promise.token)
+                format!("pod {pod} ({identity}, token {token}) promises, and pod {other}'s promise (token {}, {by:?}) is in force for {for_ms} ms more", promise.token)
+            });
+        }
+        if let Holder::Worker { exclusive: true, .. } = holder
+            && let Some(other) = self.promises[pod].iter().find(|other| {
+                other.end > at
+                    && other.holder != holder
+                    && matches!(other.holder, Holder::Worker { exclusive: true, .. })
+            })
+        {
+            let other = *other;
+            self.fail("exclusive", at, || {
+                format!("pod {pod} tells {holder:?} that it leads (token {token}), and {other:?} does")
             });
         }
         self.promises[pod].retain(|promise| promise.end > at);
-        match self.promises[pod].iter_mut().find(|promise| promise.token == token) {
+        match self.promises[pod].iter_mut().find(|promise| promise.token == token && promise.holder == holder) {
             Some(promise) => promise.end = promise.end.max(end),
-            None => self.promises[pod].push(Promise { token, end }),
+            None => self.promises[pod].push(Promise { holder, token, end }),
         }
     }
 
-    fn in_force_elsewhere(&self, at: Time, pod: usize) -> Option<(usize, Promise)> {
-        self.promises
-            .iter()
-            .enumerate()
-            .filter(|(other, _)| *other != pod)
-            .find_map(|(other, made)| made.iter().find(|promise| promise.end > at).map(|promise| (other, *promise)))
-    }
-
-    pub fn in_force(&self, at: Time, pod: usize) -> Option<Time> {
-        self.promises[pod].iter().map(|promise| promise.end).filter(|end| *end > at).max()
-    }
-
-    pub fn anybody_leads(&self, at: Time) -> Option<(usize, u64)> {
-        (0..self.promises.len()).find_map(|pod| {
-            self.promises[pod].iter().find(|promise| promise.end > at).map(|promise| (pod, promise.token))
+    fn in_force_elsewhere(&self, at: Time, pod: usize, token: u64) -> Option<(usize, Promise)> {
+        let trusted = |other: u64| other.min(token) < self.trusted && self.trusted <= other.max(token);
+        self.promises.iter().enumerate().filter(|(other, _)| *other != pod).find_map(|(other, made)| {
+            let counts = |promise: &&Promise| promise.end > at && !trusted(promise.token);
+            made.iter().find(counts).map(|promise| (other, *promise))
         })
     }
 
-    pub fn app_ended(&mut self, pod: usize) {
-        self.promises[pod].clear();
+    /// Until when somebody in the pod may act on what was promised.
+    pub fn in_force(&self, at: Time, pod: usize) -> Option<(Holder, Time)> {
+        let made = self.promises[pod].iter().filter(|promise| promise.end > at);
+        made.map(|promise| (promise.holder, promise.end)).max_by_key(|(_, end)| *end)
     }
 
-    pub fn app_stopped(&mut self, pod: usize, token: u64) {
-        self.promises[pod].retain(|promise| promise.token != token);
+    /// A worker of the pod was told so; an enforcer may still work in a term that is over.
+    pub fn leads_now(&self, at: Time, pod: usize) -> Option<u64> {
+        let told = |promise: &&Promise| promise.end > at && promise.holder != Holder::Enforcer;
+        self.promises[pod].iter().filter(told).map(|promise| promise.token).max()
+    }
+
+    pub fn anybody_leads(&self, at: Time) -> Option<(usize, u64)> {
+        (0..self.promises.len()).find_map(|pod| self.leads_now(at, pod).map(|token| (pod, token)))
+    }
+
+    pub fn holder_ended(&mut self, pod: usize, holder: Holder) {
+        self.promises[pod].retain(|promise| promise.holder != holder);
+    }
+
+    /// It is going to end sooner than was promised.
+    pub fn holder_ends(&mut self, pod: usize, holder: Holder, end: Time) {
+        for promise in self.promises[pod].iter_mut().filter(|promise| promise.holder == holder) {
+            promise.end = promise.end.min(end);
+        }
+    }
+
+    pub fn holder_stopped(&mut self, pod: usize, holder: Holder, token: u64) {
+        self.promises[pod].retain(|promise| promise.holder != holder || promise.token != token);
     }
 
     // ---- Terms ----
@@ -193,6 +231,10 @@ impl Checks {
         } else {
             None
         };
+        if right == Some(Right::Waited) && waited < shortened(own_duration) {
+            self.trusted = token;
+            self.foreign_write = None;
+        }
         match right {
             Some(right) => *self.rights.entry(right).or_default() += 1,
             None => self.fail("S3", at, || {
@@ -220,11 +262,10 @@ impl Checks {
         // An empty record that nobody proved released is taken at once by client-go: its overlap.
         let by_its_rules =
             displaced.is_some_and(|object| object.record.spec.holder.is_some() || matches!(object.by, By::Pod { .. }));
-        if by_its_rules && let Some((pod, token)) = self.anybody_leads(at) {
+        let in_force = (0..self.promises.len()).find_map(|pod| self.in_force(at, pod).map(|(by, _)| (pod, by)));
+        if by_its_rules && let Some((pod, by)) = in_force {
             self.fail("S1", at, || {
-                format!(
-                    "client-go took an expired or released Lease, and pod {pod}'s promise (token {token}) is in force"
-                )
+                format!("client-go took an expired or released Lease, and pod {pod}'s promise ({by:?}) is in force")
             });
         }
     }

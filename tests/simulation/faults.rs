@@ -82,7 +82,10 @@ pub enum Fault {
     WatchLag,
     WatchReplay,
     PausedBetweenSteps,
-    WithdrawnLate,
+    FileWriteSlow,
+    FileWriteFailed,
+    /// `exec` takes its time between its lock and the reading of the yes.
+    ExecLate,
     // At a planned time.
     CutOff,
     CutOffOneWay,
@@ -94,12 +97,32 @@ pub enum Fault {
     Crashed,
     CrashedStateLost,
     CrashedOtherPodsState,
+    /// Its container is started again, and told to end at once.
+    CrashedAndTerminated,
     NodeKilled,
+    /// No report file can be written.
+    DiskFull,
     AppDied,
     AppUnwell,
+    /// One of several workers; the app lives on.
+    WorkerDied,
+    /// It closes its session and opens another, where a session is not evidence.
+    WorkerReconnected,
+    /// A reader that does not read: this side closes.
+    SessionClosed,
+    ExecKilled,
     Terminated,
     TerminatedAppFirst,
+    /// An ordinary container: lead on until the app has ended.
+    TerminatedWaiting,
     SteppedDown,
+    /// To a pod, or to one that is none.
+    SteppedDownTo,
+    // Requests in the Lease.
+    StepDownAsked,
+    StepDownAskedOfAnotherTerm,
+    StepDownAskedForItself,
+    StepDownGarbled,
     WallClockJumped,
     LabelStorm,
     HolderEdited,
@@ -123,7 +146,7 @@ pub enum Fault {
 }
 
 impl Fault {
-    pub const ALL: [Fault; 48] = [
+    pub const ALL: [Fault; 62] = [
         Fault::RequestLost,
         Fault::RequestLate,
         Fault::AnswerLost,
@@ -135,7 +158,9 @@ impl Fault {
         Fault::WatchLag,
         Fault::WatchReplay,
         Fault::PausedBetweenSteps,
-        Fault::WithdrawnLate,
+        Fault::FileWriteSlow,
+        Fault::FileWriteFailed,
+        Fault::ExecLate,
         Fault::CutOff,
         Fault::CutOffOneWay,
         Fault::ApiDown,
@@ -146,12 +171,24 @@ impl Fault {
         Fault::Crashed,
         Fault::CrashedStateLost,
         Fault::CrashedOtherPodsState,
+        Fault::CrashedAndTerminated,
         Fault::NodeKilled,
+        Fault::DiskFull,
         Fault::AppDied,
         Fault::AppUnwell,
+        Fault::WorkerDied,
+        Fault::WorkerReconnected,
+        Fault::SessionClosed,
+        Fault::ExecKilled,
         Fault::Terminated,
         Fault::TerminatedAppFirst,
+        Fault::TerminatedWaiting,
         Fault::SteppedDown,
+        Fault::SteppedDownTo,
+        Fault::StepDownAsked,
+        Fault::StepDownAskedOfAnotherTerm,
+        Fault::StepDownAskedForItself,
+        Fault::StepDownGarbled,
         Fault::WallClockJumped,
         Fault::LabelStorm,
         Fault::HolderEdited,
@@ -183,21 +220,27 @@ impl Fault {
         Fault::WatchBroken,
         Fault::WatchSilent,
     ];
-    const PROCESS: [Fault; 12] = [
+    const PROCESS: [Fault; 18] = [
         Fault::Paused,
         Fault::Paused,
         Fault::Crashed,
         Fault::Crashed,
         Fault::CrashedStateLost,
         Fault::CrashedOtherPodsState,
+        Fault::CrashedAndTerminated,
         Fault::NodeKilled,
+        Fault::DiskFull,
         Fault::AppDied,
         Fault::AppUnwell,
+        Fault::WorkerDied,
+        Fault::WorkerReconnected,
+        Fault::SessionClosed,
+        Fault::ExecKilled,
         Fault::Terminated,
         Fault::SteppedDown,
         Fault::WallClockJumped,
     ];
-    const HANDS: [Fault; 15] = [
+    const HANDS: [Fault; 16] = [
         Fault::LabelStorm,
         Fault::HolderEdited,
         Fault::HolderEditedToCandidate,
@@ -213,9 +256,24 @@ impl Fault {
         Fault::Coordinated,
         Fault::PodOwned,
         Fault::CutOffAndBlanked,
+        Fault::StepDownAsked,
     ];
-    const HAND_OVER: [Fault; 5] =
-        [Fault::SteppedDown, Fault::Terminated, Fault::TerminatedAppFirst, Fault::AppDied, Fault::AppUnwell];
+    const HAND_OVER: [Fault; 14] = [
+        Fault::SteppedDown,
+        Fault::SteppedDownTo,
+        Fault::SteppedDownTo,
+        Fault::StepDownAsked,
+        Fault::StepDownAskedOfAnotherTerm,
+        Fault::StepDownAskedForItself,
+        Fault::StepDownGarbled,
+        Fault::Terminated,
+        Fault::TerminatedAppFirst,
+        Fault::TerminatedWaiting,
+        Fault::AppDied,
+        Fault::AppUnwell,
+        Fault::WorkerDied,
+        Fault::SessionClosed,
+    ];
 }
 
 /// A fault at a time. `at_holder`: it strikes whom the record names, otherwise the pod `whom`.
@@ -236,23 +294,83 @@ pub struct Odds {
     pub refused: u32,
     pub watch: u32,
     pub pause: u32,
-    pub withdrawn_late: u32,
+    pub file_slow: u32,
+    pub file_fails: u32,
+    pub exec_late: u32,
 }
 
 /// What tells the sidecar that its app lives (design, section 5).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Evidence {
-    None,
     Lock,
+    Session,
     Probe,
+    Asking,
 }
+
+/// How an app is made.
+#[derive(Clone, Debug)]
+pub struct AppPlan {
+    /// Alive while all say so; without any, always.
+    pub evidence: Vec<Evidence>,
+    /// Of each of its processes.
+    pub workers: Vec<WorkerPlan>,
+    /// `leasehold exec` runs beside it, with this term grace.
+    pub exec: Option<Duration>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WorkerPlan {
+    /// Asks, and reads the file.
+    Asks,
+    /// Opens a session before that.
+    Session,
+    /// Knows what its exclusive session tells it, and nothing else.
+    Exclusive,
+}
+
+impl AppPlan {
+    pub fn has(&self, evidence: Evidence) -> bool {
+        self.evidence.contains(&evidence)
+    }
+
+    fn some(rng: &mut Rng, config: &Config) -> AppPlan {
+        use Evidence::{Asking, Lock, Probe, Session};
+        let evidence = match rng.between(0, 11) {
+            0 | 1 => vec![],
+            2 | 3 => vec![Lock],
+            4..=6 => vec![Session],
+            7 => vec![Probe],
+            8 => vec![Asking],
+            9 => vec![Lock, Session],
+            10 => vec![Lock, Probe],
+            _ => vec![Session, Asking],
+        };
+        let some_session = |rng: &mut Rng| match evidence.contains(&Asking) {
+            true => WorkerPlan::Session,
+            false => rng.pick(&[WorkerPlan::Session, WorkerPlan::Exclusive]),
+        };
+        let workers = if evidence.contains(&Session) || rng.percent(10) {
+            (0..rng.between(1, 3)).map(|_| some_session(rng)).collect()
+        } else {
+            vec![WorkerPlan::Asks]
+        };
+        let fits = (config.hold_time().saturating_sub(EXEC_MARGIN)).saturating_sub(config.renew_deadline);
+        let exec = (fits > Duration::from_millis(200) && rng.percent(50))
+            .then(|| rng.duration(Duration::from_millis(50), fits));
+        AppPlan { evidence, workers, exec }
+    }
+}
+
+/// All that `exec` started has ended so long before others can take the lease.
+pub const EXEC_MARGIN: Duration = Duration::from_millis(250);
 
 #[derive(Clone, Debug)]
 pub struct Plan {
     pub class: Class,
     /// One for each candidate; the identity is set at each start.
     pub configs: Vec<Config>,
-    pub evidence: Vec<Evidence>,
+    pub apps: Vec<AppPlan>,
     pub foreign: bool,
     pub odds: Odds,
     pub strikes: Vec<Strike>,
@@ -295,7 +413,7 @@ impl Plan {
 
     pub fn of_class(class: Class, rng: &mut Rng) -> Plan {
         let candidates = rng.between(2, 5) as usize;
-        let times = some_times(rng);
+        let times = Config { trust_unheld: rng.percent(15), ..some_times(rng) };
         let configs: Vec<Config> = (0..candidates)
             .map(|_| {
                 let times = if class == Class::Durations { some_times(rng) } else { times.clone() };
@@ -303,12 +421,12 @@ impl Plan {
             })
             .collect();
         let longest = configs.iter().map(|config| config.lease_duration).max().unwrap_or_default();
-        let evidence = (0..candidates).map(|_| rng.pick(&[Evidence::None, Evidence::Lock, Evidence::Probe])).collect();
+        let apps = configs.iter().map(|config| AppPlan::some(rng, config)).collect();
         let span = longest * rng.between(4, 8) as u32;
         let mut plan = Plan {
             class,
             configs,
-            evidence,
+            apps,
             foreign: class == Class::Foreign,
             odds: Odds::default(),
             strikes: Vec::new(),
@@ -338,7 +456,9 @@ impl Plan {
             }
             Class::Process => {
                 self.odds.pause = rng.between(0, 100) as u32;
-                self.odds.withdrawn_late = rng.between(0, 3000) as u32;
+                self.odds.file_slow = rng.between(0, 3000) as u32;
+                self.odds.file_fails = rng.between(0, 3000) as u32;
+                self.odds.exec_late = 2000;
                 draw(&Fault::PROCESS, 1, 6, rng);
                 draw(&Fault::HAND_OVER, 0, 2, rng);
             }
@@ -395,9 +515,11 @@ impl Plan {
                 fault,
                 Fault::CrashedStateLost
                     | Fault::CrashedOtherPodsState
+                    | Fault::CrashedAndTerminated
                     | Fault::NodeKilled
                     | Fault::Terminated
                     | Fault::TerminatedAppFirst
+                    | Fault::TerminatedWaiting
             )
         });
         if self.class == Class::Killed && rng.percent(50) {
@@ -459,11 +581,12 @@ fn some_times(rng: &mut Rng) -> Config {
         answer_ttl: ms(ttl),
         ..Config::default()
     };
-    let config = match rng.between(0, 4) {
+    let config = match rng.between(0, 6) {
         0 => times(15, 12_000, 3_000, 1_000, 1_000),
         1 => times(4, 3_990, 1_000, 300, 1_000),
         2 => times(3, 2_990, 1_000, 200, 300),
         3 => times(6, 5_000, 1_500, 500, 5_000),
+        4 | 5 => times(4, 2_500, 1_000, 300, 300),
         _ => times(5, 4_980, 1_000, 1_000, 2_500),
     };
     assert!(config.faults().is_empty(), "{:?}", config.faults());
@@ -478,6 +601,8 @@ fn some_odds(rng: &mut Rng) -> Odds {
         refused: scale * rng.between(0, 300) as u32,
         watch: scale * rng.between(0, 600) as u32,
         pause: rng.between(0, 40) as u32,
-        withdrawn_late: rng.between(0, 2000) as u32,
+        file_slow: rng.between(0, 2000) as u32,
+        file_fails: rng.between(0, 1000) as u32,
+        exec_late: 1000,
     }
 }

@@ -6,14 +6,17 @@ use std::collections::{BTreeMap, BinaryHeap, HashMap};
 use std::time::Duration;
 
 use leasehold::election::{
-    BrokenRule, Input, Kind, Outcome, Output, Reason, Record, Shutdown, Spec, Status, Token, Via, Write,
+    BrokenRule, Input, Kind, Outcome, Output, Reason, Record, Shutdown, Spec, Status, StepDown, Token, Via, Write,
 };
 use leasehold::time::{Moment, Now};
 
 use crate::api::{Api, By, Object, some_time};
-use crate::candidate::{Pod, Process, Step, Waiting, Work, outcome_word, some_wall};
-use crate::checks::{Checks, Right, Taking, Violation};
-use crate::faults::{Beginning, Class, Evidence, Fault, Odds, Plan, Strike};
+use crate::app::{App, Exec, ExecState, Run, Worker};
+use crate::candidate::{
+    Ending, File, LockThread, Pod, Process, Step, Waiting, Work, Yes, gone, outcome_word, some_wall,
+};
+use crate::checks::{Checks, Holder, Right, Taking, Violation};
+use crate::faults::{Beginning, Class, Evidence, Fault, Odds, Plan, Strike, WorkerPlan};
 use crate::foreign::{Ask, Foreign, Next, Told};
 use crate::rng::Rng;
 use crate::trace::{Time, Trace};
@@ -26,30 +29,164 @@ const MOST_EVENTS: u64 = 400_000;
 
 #[derive(Debug)]
 enum Event {
-    Run { pod: usize, life: u32 },
-    Timer { pod: usize, life: u32, timer: u32 },
-    Arrives { pod: usize, life: u32, id: u64, request: Request },
-    Answered { pod: usize, life: u32, id: u64, answer: Answer },
-    TimedOut { pod: usize, life: u32, id: u64 },
-    Watched { pod: usize, life: u32, watch: u32, record: Option<Record>, version: u64 },
-    Bookmark { pod: usize, life: u32 },
-    Deliver { pod: usize, life: u32, work: Work },
-    Ask { pod: usize },
-    Refresh { pod: usize, life: u32 },
-    AppStarts { pod: usize },
-    AppDies { pod: usize, run: u32 },
-    Starts { pod: usize, state: StartState },
-    Killed { pod: usize, life: u32 },
+    Run {
+        pod: usize,
+        life: u32,
+    },
+    Timer {
+        pod: usize,
+        life: u32,
+        timer: u32,
+    },
+    Arrives {
+        pod: usize,
+        life: u32,
+        id: u64,
+        request: Request,
+    },
+    Answered {
+        pod: usize,
+        life: u32,
+        id: u64,
+        answer: Answer,
+    },
+    TimedOut {
+        pod: usize,
+        life: u32,
+        id: u64,
+    },
+    Watched {
+        pod: usize,
+        life: u32,
+        watch: u32,
+        record: Option<Record>,
+        version: u64,
+    },
+    Bookmark {
+        pod: usize,
+        life: u32,
+    },
+    Deliver {
+        pod: usize,
+        life: u32,
+        work: Work,
+    },
+    Ask {
+        pod: usize,
+    },
+    Refresh {
+        pod: usize,
+        life: u32,
+    },
+    AppStarts {
+        pod: usize,
+    },
+    AppDies {
+        pod: usize,
+        run: u32,
+    },
+    WorkerStarts {
+        pod: usize,
+        run: u32,
+        plan: WorkerPlan,
+    },
+    Connects {
+        pod: usize,
+        worker: u32,
+    },
+    Disconnected {
+        pod: usize,
+        worker: u32,
+    },
+    LockTried {
+        pod: usize,
+        life: u32,
+    },
+    LockFree {
+        pod: usize,
+        life: u32,
+    },
+    Exec {
+        pod: usize,
+        run: u32,
+        what: ExecEvent,
+    },
+    ExecStarts {
+        pod: usize,
+    },
+    ExecDies {
+        pod: usize,
+    },
+    Starts {
+        pod: usize,
+        state: StartState,
+    },
+    Killed {
+        pod: usize,
+        life: u32,
+    },
+    Terminated {
+        pod: usize,
+    },
+    /// What `exec` began under an earlier yes is over by now: somebody else has changed the Lease.
+    ExecMustHaveEnded {
+        pod: usize,
+        run: u32,
+    },
+    /// This process should be gone: its shutdown had an end.
+    MustBeGone {
+        pod: usize,
+        life: u32,
+    },
+    /// Nothing gave a reason to end this term.
+    MustStillLead {
+        pod: usize,
+        life: u32,
+        token: u64,
+        law: &'static str,
+    },
     Strikes(usize),
     Undo(Fault),
-    Storm { until: Time },
-    Cut { pod: usize, fault: Fault },
+    Storm {
+        until: Time,
+    },
+    Cut {
+        pod: usize,
+        fault: Fault,
+    },
     ForeignTick,
-    ForeignArrives { id: u64, ask: Ask },
-    ForeignAnswered { id: u64, ask: Ask, told: Told },
-    ForeignTimedOut { id: u64, ask: Ask },
+    ForeignArrives {
+        id: u64,
+        ask: Ask,
+    },
+    ForeignAnswered {
+        id: u64,
+        ask: Ask,
+        told: Told,
+    },
+    ForeignTimedOut {
+        id: u64,
+        ask: Ask,
+    },
     OthersWrite,
     Looks,
+}
+
+/// What happens to `leasehold exec`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum ExecEvent {
+    /// It looks for a yes.
+    Looks,
+    /// It holds the lease's lock, and reads.
+    Reads,
+    /// CMD begins, if the yes still stands.
+    Begins,
+    /// The file was written.
+    Hears,
+    /// Something is due by its own clock.
+    Due,
+    /// CMD has ended after SIGTERM.
+    CmdEnds,
 }
 
 /// What a sidecar that starts finds in its state directory.
@@ -114,6 +251,10 @@ pub struct Report {
     pub virtual_seconds: u64,
     /// With faults over: how long until somebody led.
     pub longest_wait: Duration,
+    /// Releases that named a living pod: taken by it, and by another.
+    pub named: (u64, u64),
+    /// Runs of CMD under `leasehold exec`.
+    pub enforced: u64,
 }
 
 /// Somebody else must lead by then, or the same pod in a new term if its app came back.
@@ -124,6 +265,8 @@ struct Expected {
     not_token: Option<u64>,
     /// A renewal of the dead that lands late starts the time anew (L1).
     after_renewal: Duration,
+    /// Who is to lead, and nobody else.
+    named: Option<usize>,
 }
 
 pub struct World {
@@ -152,6 +295,10 @@ pub struct World {
     led_after_faults: Option<Time>,
     expected: Option<Expected>,
     broken: Option<BrokenRule>,
+    /// A3: what is done by hand is heard at once.
+    unstoppable: bool,
+    named: (u64, u64),
+    enforced: u64,
 }
 
 /// Runs the schedule of one seed.
@@ -165,8 +312,9 @@ pub fn run(seed: u64, plan: impl FnOnce(u64, &mut Rng) -> Plan, broken: Option<B
 
 impl World {
     fn new(plan: Plan, mut rng: Rng, broken: Option<BrokenRule>, traced: bool) -> World {
-        let pods: Vec<Pod> =
-            (0..plan.configs.len()).map(|i| Pod::new(i, plan.configs[i].clone(), plan.evidence[i], &mut rng)).collect();
+        let pods: Vec<Pod> = (0..plan.configs.len())
+            .map(|i| Pod::new(i, plan.configs[i].clone(), plan.apps[i].clone(), &mut rng))
+            .collect();
         let longest = plan.configs.iter().map(|config| config.lease_duration).max().unwrap_or_default();
         let foreign = plan.foreign.then(|| Foreign::new(plan.configs[0].lease_duration, &mut rng));
         let mut world = World {
@@ -192,6 +340,9 @@ impl World {
             led_after_faults: None,
             expected: None,
             broken,
+            unstoppable: false,
+            named: (0, 0),
+            enforced: 0,
             rng,
             plan,
         };
@@ -225,6 +376,11 @@ impl World {
             self.after(start, Event::Starts { pod, state: StartState::Own });
             let ask = self.rng.millis(500, 1000);
             self.after(ask, Event::Ask { pod });
+            self.connect_workers(pod);
+            if self.pods[pod].exec.is_some() {
+                let start = self.rng.millis(0, 1000);
+                self.after(start, Event::ExecStarts { pod });
+            }
         }
         for (i, strike) in plan.strikes.iter().enumerate() {
             self.queue_at(strike.at, Event::Strikes(i));
@@ -284,6 +440,8 @@ impl World {
             promises: self.checks.promises_made,
             inputs: self.inputs,
             virtual_seconds: self.at.0 / 1_000_000_000,
+            named: self.named,
+            enforced: self.enforced,
             longest_wait: self.led_after_faults.map_or(Duration::ZERO, |led| led.since(self.plan.faults_until)),
         }
     }
@@ -346,6 +504,7 @@ impl World {
             Event::Refresh { pod, life } => {
                 if self.process(pod, life).is_some() {
                     self.deliver(pod, Work::RefreshFile);
+                    self.repeat_events(pod);
                     let again = self.pods[pod].file_refresh();
                     self.after(again, Event::Refresh { pod, life });
                 }
@@ -356,6 +515,31 @@ impl World {
                     self.app_dies(pod, None);
                 }
             }
+            Event::WorkerStarts { pod, run, plan } => {
+                if self.pods[pod].app.run == run {
+                    self.worker_starts(pod, plan);
+                }
+            }
+            Event::Connects { pod, worker } => self.connects(pod, worker),
+            Event::Disconnected { pod, worker } => self.disconnected(pod, worker),
+            Event::LockTried { pod, life } => self.lock_tried(pod, life),
+            Event::LockFree { pod, life } => self.lock_free(pod, life),
+            Event::Exec { pod, run, what } => {
+                if self.pods[pod].exec.as_ref().is_some_and(|exec| exec.alive && exec.run == run) {
+                    self.exec(pod, what);
+                }
+            }
+            Event::ExecStarts { pod } => self.exec_starts(pod),
+            Event::ExecDies { pod } => {
+                self.exec_dies(pod);
+                // What ends is not started again.
+                if self.pods[pod].process.as_ref().is_none_or(|process| process.shutting_down.is_none()) {
+                    let back = self.rng.millis(0, 2000);
+                    self.after(back, Event::ExecStarts { pod });
+                }
+            }
+            Event::MustBeGone { pod, life } => self.must_be_gone(pod, life),
+            Event::MustStillLead { pod, life, token, law } => self.must_still_lead(pod, life, token, law),
             Event::Starts { pod, state } => self.starts(pod, state),
             Event::Killed { pod, life } => {
                 if self.pods[pod].is(life) {
@@ -363,6 +547,10 @@ impl World {
                     self.replace_later(pod);
                 }
             }
+            Event::Terminated { pod } => {
+                self.terminate(pod, strikes::OnSigterm::Auto, Duration::ZERO);
+            }
+            Event::ExecMustHaveEnded { pod, run } => self.exec_must_have_ended(pod, run),
             Event::Strikes(i) => self.strike(self.plan.strikes[i]),
             Event::Undo(fault) => self.undo(fault),
             Event::Storm { until } => {
@@ -393,7 +581,15 @@ impl World {
             if leader
                 .is_some_and(|(pod, token)| pod != expected.not || expected.not_token.is_some_and(|old| token != old))
             {
+                let (not, named) = (expected.not, expected.named);
                 self.expected = None;
+                if let (Some(named), Some((leader, _))) = (named, leader)
+                    && leader != named
+                {
+                    self.checks.fail("L2 named", self.at, || {
+                        format!("pod {not} stepped down for pod {named}, and pod {leader} leads")
+                    });
+                }
             } else if self.at > expected.by {
                 let (law, not) = (expected.law, expected.not);
                 self.checks.fail(law, self.at, || format!("nobody took over from pod {not} in time"));
@@ -414,9 +610,9 @@ impl World {
             self.checks.fail(law, self.at, || "faults are over, or too short to matter, and nobody leads".into());
         }
         let late = self.pods.iter().find(|pod| {
-            pod.process
-                .as_ref()
-                .is_some_and(|process| process.shutting_down.is_some_and(|since| since < self.plan.faults_until))
+            pod.process.as_ref().is_some_and(|process| {
+                process.shutting_down.is_some_and(|ending| ending.since < self.plan.faults_until)
+            })
         });
         if let Some(pod) = late {
             let index = pod.index;
@@ -437,7 +633,7 @@ impl World {
     /// In the classes without other faults: somebody else leads soon.
     fn expect(&mut self, law: &'static str, not: usize, not_token: Option<u64>, within: Duration) {
         let by = self.at.plus(within);
-        self.expected = Some(Expected { by, law, not, not_token, after_renewal: Duration::ZERO });
+        self.expected = Some(Expected { by, law, not, not_token, after_renewal: Duration::ZERO, named: None });
     }
 
     // ---- Processes ----
@@ -453,10 +649,16 @@ impl World {
         if this.process.is_some() || this.dead {
             return;
         }
+        if this.disk_full > at {
+            // It cannot reset its files, so it does not start.
+            let later = this.disk_full;
+            self.queue_at(later, Event::Starts { pod, state });
+            return;
+        }
         if matches!(state, StartState::Lost) {
             this.state = Default::default();
         }
-        this.start(at, matches!(state, StartState::Own), seed);
+        this.start(at, matches!(state, StartState::Own), seed, broken);
         let life = this.lives;
         #[cfg(debug_assertions)]
         if let (Some(rule), Some(process)) = (broken, &mut this.process) {
@@ -468,14 +670,19 @@ impl World {
         let (refresh, bookmark) = (this.file_refresh(), self.rng.millis(20_000, 60_000));
         self.after(refresh, Event::Refresh { pod, life });
         self.after(bookmark, Event::Bookmark { pod, life });
-        self.deliver(pod, Work::LookAtApp);
+        self.file_written(pod);
+        let why = self.pods[pod].process.as_ref().and_then(|process| process.presence.gone().map(str::to_owned));
+        if let Some(why) = why {
+            self.deliver(pod, Work::Take(Input::AppGone { proved: false, why }));
+        }
+        self.watch_app(pod, life);
         self.deliver(pod, Work::Relist);
     }
 
     fn ends_process(&mut self, pod: usize, why: &str) {
         let at = self.at;
         self.trace.note(at, || format!("pod {pod}'s sidecar ends: {why}"));
-        self.pods[pod].process = None;
+        self.process_is_gone(pod);
         self.start_waiting_app(pod);
     }
 
@@ -484,8 +691,10 @@ impl World {
         if self.pods[pod].app.alive {
             self.app_dies(pod, None);
         }
+        self.exec_dies(pod);
         let later = if self.faulty() { self.rng.millis(1, 3000) } else { Duration::from_millis(1) };
         self.after(later, Event::AppStarts { pod });
+        self.after(later, Event::ExecStarts { pod });
         self.after(later, Event::Starts { pod, state: StartState::Lost });
     }
 
@@ -507,7 +716,7 @@ impl World {
             if process.steps.is_empty() && process.inbox.is_empty() {
                 return;
             }
-            if self.rng.in_10_000(self.odds().pause) {
+            if !self.unstoppable && self.rng.in_10_000(self.odds().pause) {
                 let longest = self.longest_duration * 2;
                 let lasts = if self.rng.percent(50) {
                     self.rng.millis(1, 500)
@@ -532,6 +741,9 @@ impl World {
         let at = self.at;
         let Some(process) = &mut self.pods[pod].process else { return };
         process.paused_until = process.paused_until.max(until);
+        if let Some(ending) = &mut process.shutting_down {
+            ending.stopped = true;
+        }
         let life = process.life;
         self.trace.note(at, || format!("pod {pod} is stopped until {until}"));
         self.queue_at(until, Event::Run { pod, life });
@@ -541,14 +753,30 @@ impl World {
         let now = self.pods[pod].clock.now(self.at);
         match work {
             Work::Take(input) => self.handle(pod, input),
-            Work::Answer => self.push_step(pod, Step::Answer { asked: now.boot }),
+            Work::Answer { worker } => self.push_step(pod, Step::Answer { worker, asked: now.boot }),
+            Work::Stream { worker } => self.stream(pod, worker),
             Work::RefreshFile => {
-                if self.pods[pod].process.as_ref().is_some_and(|process| process.board.status().leading.is_some()) {
-                    self.push_step(pod, Step::WriteFile { withdraws: None });
+                let leads = |process: &Process| process.board.status().leading_at(now.boot).is_some();
+                if self.pods[pod].process.as_ref().is_some_and(leads) {
+                    self.push_step(pod, Step::WriteFile);
                 }
             }
-            Work::WriteFile { withdraws } => self.push_step(pod, Step::WriteFile { withdraws }),
-            Work::LookAtApp => self.look_at_app(pod),
+            Work::Lock { held } => self.lock_says(pod, held),
+            Work::OpenSession { worker } => self.open_session(pod, worker),
+            Work::CloseSession { worker, by_peer } => self.close_session(pod, worker, by_peer),
+            Work::LookAtSessions => self.look_at_sessions(pod),
+            Work::LookAtExclusive => self.look_at_exclusive(pod),
+            Work::LookAtProbe => self.look_at_probe(pod),
+            Work::LookAtAsking => self.look_at_asking(pod),
+            Work::GoOn => {
+                if self.pods[pod].process.as_ref().is_some_and(|process| process.presence.gone().is_none()) {
+                    self.handle(pod, Input::AppAlive);
+                }
+            }
+            Work::AwaitEnforcers => self.await_enforcers(pod),
+            Work::LetGo => self.let_go(pod),
+            Work::StepDown { to } => self.step_down(pod, to),
+            Work::AppStopped { token } => self.app_says_stopped(pod, token),
             Work::Relist => self.relist(pod),
         }
     }
@@ -628,28 +856,27 @@ impl World {
         let life = process.life;
         match step {
             Step::Do { output, now: handed_out } => self.carry_out(pod, output, handed_out),
-            Step::WriteFile { withdraws } => {
-                let answer = process.board.answer(now);
-                this.file.leads = answer.promise.map(|promise| (promise.token, promise.until));
-                if let Some(version) = withdraws {
-                    let promised_until = process.board.promised_until();
-                    process.inbox.push_back(Work::Take(Input::Withdrawn { version, promised_until }));
-                    process.withdrawing -= 1;
+            Step::WriteFile => self.write_file(pod),
+            Step::Settle { version, leads, ended } => {
+                if leads {
+                    process.enforced_until = None;
                 }
-                self.read_file(pod);
-                self.unlock(pod);
+                self.settle(pod, version, leads, ended);
             }
+            Step::Take(input) => self.handle(pod, input),
             Step::Unlock => self.unlock(pod),
-            Step::Answer { asked } => {
+            Step::Answer { worker, asked } => {
                 let answer = process.board.answer(asked);
+                process.asked = now;
                 let identity = process.identity.clone();
                 match answer.promise {
                     Some(promise) => {
                         self.judge_claim(pod, &identity, promise.token, promise.valid_until);
-                        self.told_app(pod, &identity, promise.token, promise.until);
+                        self.told_worker(pod, worker, &identity, promise.token, promise.until);
                     }
                     None => self.app_hears_no(pod, life),
                 }
+                self.asked(pod);
             }
         }
     }
@@ -697,24 +924,25 @@ impl World {
 
     fn publish(&mut self, pod: usize, status: Status) {
         let at = self.at;
-        let ttl_late = self.rng.in_10_000(self.odds().withdrawn_late);
-        let late = self.rng.millis(1, 300);
+        let slow = self.rng.in_10_000(self.odds().file_slow);
         let this = &mut self.pods[pod];
         let Now { boot, wall } = this.clock.now(at);
         let config = this.config.clone();
         let Some(process) = &mut this.process else { return };
-        let (identity, life, version) = (process.identity.clone(), process.life, status.version);
+        let (identity, version) = (process.identity.clone(), status.version);
+        let before = process.board.status();
         let leading = status.leading;
         process.board.publish(status, wall);
-        let withdraws = leading.is_none().then_some(version);
-        if withdraws.is_some() {
-            process.withdrawing += 1;
+        let ended = before.leading.filter(|_| leading.is_none()).map(|leading| leading.stop_by);
+        process.steps.push_front(Step::Settle { version, leads: leading.is_some(), ended });
+        process.steps.push_front(Step::WriteFile);
+        if before.version != version {
+            process.inbox.extend(process.open.keys().map(|worker| Work::Stream { worker: *worker }));
         }
-        if ttl_late && withdraws.is_some() {
-            self.count(Fault::WithdrawnLate);
-            self.after(late, Event::Deliver { pod, life, work: Work::WriteFile { withdraws } });
-        } else {
-            process.steps.push_front(Step::WriteFile { withdraws });
+        if slow && !self.unstoppable {
+            self.count(Fault::FileWriteSlow);
+            let lasts = self.rng.millis(1, 200);
+            self.pause(pod, lasts);
         }
         if let Some(leading) = leading {
             self.judge_claim(pod, &identity, leading.token, leading.valid_until);
@@ -734,141 +962,14 @@ impl World {
     /// S7.
     fn judge_release(&mut self, pod: usize) {
         let at = self.at;
-        if let Some(end) = self.checks.in_force(at, pod) {
+        if let Some((holder, end)) = self.checks.in_force(at, pod) {
             self.checks.fail("S7", at, || {
-                format!("pod {pod} releases while its app holds a promise for {} ms more", end.since(at).as_millis())
+                format!("pod {pod} releases while {holder:?} holds a promise for {} ms more", end.since(at).as_millis())
             });
         }
         let Some(process) = &self.pods[pod].process else { return };
         if process.board.status().leading.is_some() {
             self.checks.fail("S7", at, || format!("pod {pod} releases and has not published not-leader"));
-        }
-    }
-
-    // ---- Apps ----
-
-    fn app_asks(&mut self, pod: usize) {
-        if self.pods[pod].app.alive {
-            self.deliver(pod, Work::Answer);
-        }
-        let ttl = self.pods[pod].config.answer_ttl;
-        let again = self.rng.duration(ttl / 4, ttl);
-        self.after(again, Event::Ask { pod });
-    }
-
-    /// The app holds a promise, unless it is dead, or has said that it stopped acting on that token.
-    fn told_app(&mut self, pod: usize, identity: &str, token: u64, until: Moment) {
-        let this = &mut self.pods[pod];
-        if !this.app.alive || this.app.stopped == Some(token) {
-            return;
-        }
-        this.app.told = Some(token);
-        let end = this.clock.when(until);
-        self.checks.promised(self.at, pod, identity, token, end);
-    }
-
-    fn read_file(&mut self, pod: usize) {
-        let Some((token, until)) = self.pods[pod].file.leads else { return };
-        let identity = self.pods[pod].process.as_ref().map_or("file", |process| &process.identity).to_owned();
-        self.told_app(pod, &identity, token, until);
-    }
-
-    /// Some apps acknowledge a loss.
-    fn app_hears_no(&mut self, pod: usize, life: u32) {
-        let acknowledges = self.rng.percent(30);
-        let this = &mut self.pods[pod];
-        if !this.app.alive || !acknowledges {
-            return;
-        }
-        if let Some(token) = this.app.told.take() {
-            this.app.stopped = Some(token);
-            self.checks.app_stopped(pod, token);
-            self.after(
-                Duration::from_millis(1),
-                Event::Deliver { pod, life, work: Work::Take(Input::AppStopped { token }) },
-            );
-        }
-    }
-
-    fn app_dies(&mut self, pod: usize, back_after: Option<Duration>) {
-        let at = self.at;
-        let noticed = match self.pods[pod].evidence {
-            Evidence::None => None,
-            Evidence::Lock => Some(self.rng.millis(0, 20)),
-            Evidence::Probe => Some(self.rng.millis(100, 500)),
-        };
-        if std::mem::replace(&mut self.pods[pod].app.alive, false) {
-            self.trace.note(at, || format!("pod {pod}'s app dies"));
-            self.checks.app_ended(pod);
-        }
-        self.tell_of_app(pod, noticed);
-        if let Some(after) = back_after {
-            self.after(after, Event::AppStarts { pod });
-        }
-    }
-
-    fn tell_of_app(&mut self, pod: usize, after: Option<Duration>) {
-        if let (Some(after), Some(process)) = (after, &self.pods[pod].process) {
-            let life = process.life;
-            self.after(after, Event::Deliver { pod, life, work: Work::LookAtApp });
-        }
-    }
-
-    fn app_starts(&mut self, pod: usize) {
-        let at = self.at;
-        let this = &mut self.pods[pod];
-        if this.app.alive || this.dead {
-            return;
-        }
-        if this.process.as_ref().is_some_and(|process| process.lock_held) {
-            this.app.wants_start = true;
-            return;
-        }
-        this.app.alive = true;
-        this.app.run += 1;
-        this.app.wants_start = false;
-        this.app.told = None;
-        this.app.stopped = None;
-        self.trace.note(at, || format!("pod {pod}'s app starts"));
-        // It reads the file before anything else, and that may still say yes.
-        self.read_file(pod);
-        self.tell_of_app(pod, Some(Duration::from_millis(1)));
-    }
-
-    fn start_waiting_app(&mut self, pod: usize) {
-        if self.pods[pod].app.wants_start {
-            self.app_starts(pod);
-        }
-    }
-
-    /// Evidence is a state: what is so now counts, not what happened in between.
-    fn look_at_app(&mut self, pod: usize) {
-        let this = &mut self.pods[pod];
-        let well = this.app.alive && this.unwell_until <= self.at;
-        let proves = this.evidence == Evidence::Lock;
-        if this.evidence == Evidence::None {
-            return;
-        }
-        let Some(process) = &mut this.process else { return };
-        if well == process.app_well {
-            return;
-        }
-        process.app_well = well;
-        if well {
-            self.handle(pod, Input::AppAlive);
-        } else {
-            process.lock_held = proves;
-            self.handle(pod, Input::AppGone { proved: proves, why: "it is gone".into() });
-            self.push_step(pod, Step::Unlock);
-        }
-    }
-
-    /// The lock is let go when nothing that an app may read says yes any more.
-    fn unlock(&mut self, pod: usize) {
-        let Some(process) = &mut self.pods[pod].process else { return };
-        if process.lock_held && process.withdrawing == 0 {
-            process.lock_held = false;
-            self.start_waiting_app(pod);
         }
     }
 
@@ -995,6 +1096,7 @@ impl World {
     }
 
     fn judge_taking(&mut self, pod: usize, identity: &str, sent: Time, base: &Object, now: &Record) {
+        self.count_named(pod, base);
         let this = &self.pods[pod];
         let holder = base.record.holder().unwrap_or_default();
         let former = holder != identity && this.state.identities.iter().any(|known| known == holder);
@@ -1172,4 +1274,6 @@ fn told(pod: usize, status: &Status) -> String {
     }
 }
 
+mod beside;
+mod exec;
 mod strikes;

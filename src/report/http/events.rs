@@ -74,8 +74,9 @@ impl Events {
     }
 
     fn compute(&mut self) -> Option<Bytes> {
-        let may_lead = |token| self.session.as_ref().is_none_or(|session| session.may_lead(token));
-        let answer = self.board.answer_to(self.clock.boot(), may_lead);
+        let now = self.clock.boot();
+        let may_lead = |token| self.session.as_ref().is_none_or(|session| session.may_lead(token, now));
+        let answer = self.board.answer_to(now, may_lead);
         match &mut self.format {
             Format::Status => {
                 let view = View::new(&self.board, &answer);

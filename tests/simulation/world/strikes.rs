@@ -2,6 +2,14 @@
 
 use super::*;
 
+/// `--on-sigterm`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum OnSigterm {
+    Auto,
+    Release,
+    WaitForApp,
+}
+
 impl World {
     pub(super) fn strike(&mut self, strike: Strike) {
         let at = self.at;
@@ -48,6 +56,12 @@ impl World {
             Fault::Crashed => self.crash(pod, back / 4, StartState::Own),
             Fault::CrashedStateLost => self.crash(pod, back / 4, StartState::Lost),
             Fault::CrashedOtherPodsState => self.crash(pod, back / 4, StartState::OtherPods),
+            Fault::CrashedAndTerminated => {
+                let start = self.rng.millis(1, 50);
+                let terminated = start + self.rng.millis(1, 25);
+                self.after(terminated, Event::Terminated { pod });
+                self.crash(pod, start, StartState::Own)
+            }
             Fault::NodeKilled => self.kill_node(pod, back),
             Fault::AppDied => {
                 let leads = self.leads(pod);
@@ -56,23 +70,81 @@ impl World {
                 }
                 let soon = if self.rng.percent(50) { self.rng.millis(0, 3) } else { back.min(strike.lasts) };
                 self.app_dies(pod, Some(soon));
-                if leads && soon > Duration::from_millis(600) && self.pods[pod].evidence != Evidence::None {
-                    self.expect_hand_over(pod, self.pods[pod].evidence == Evidence::Lock, true);
+                let plan = &self.pods[pod].plan;
+                // With exec beside it, the lock is still held.
+                let by_lock = plan.has(Evidence::Lock) && plan.exec.is_none();
+                let proved = by_lock || plan.has(Evidence::Session);
+                if leads && soon > Duration::from_millis(600) && (proved || plan.has(Evidence::Probe)) {
+                    self.expect_hand_over(pod, proved, true, None);
                 }
                 true
             }
-            Fault::AppUnwell => self.app_unwell(pod, until),
-            Fault::Terminated => self.terminate(pod, false, strike.lasts),
-            Fault::TerminatedAppFirst => self.terminate(pod, true, strike.lasts),
-            Fault::SteppedDown => {
-                if self.pods[pod].process.is_none() {
+            Fault::DiskFull => {
+                self.pods[pod].disk_full = until;
+                true
+            }
+            Fault::WorkerDied => self.strike_worker(pod, |world, worker| {
+                let plan = world.pods[pod].app.worker(worker).map(|worker| worker.plan);
+                if world.pods[pod].app.workers.len() < 2 {
                     return false;
                 }
-                if self.leads(pod) {
-                    self.expect_hand_over(pod, false, false);
+                let led = matches!(world.checks.in_force(world.at, pod), Some((Holder::Worker { id, .. }, _)) if id == worker);
+                world.worker_dies(pod, worker);
+                if led && plan == Some(WorkerPlan::Exclusive) {
+                    world.expect_hand_over(pod, false, true, None);
                 }
-                self.deliver(pod, Work::Take(Input::StepDown { to: None }));
                 true
+            }),
+            Fault::WorkerReconnected => self.strike_worker(pod, |world, worker| {
+                // Where a session is evidence, who closes it declares that it has stopped.
+                let allowed = !world.pods[pod].plan.has(Evidence::Session);
+                if allowed {
+                    world.deliver(pod, Work::CloseSession { worker, by_peer: true });
+                }
+                allowed
+            }),
+            Fault::SessionClosed => self.strike_worker(pod, |world, worker| {
+                world.deliver(pod, Work::CloseSession { worker, by_peer: false });
+                true
+            }),
+            Fault::ExecKilled => {
+                let alive = self.pods[pod].exec.as_ref().is_some_and(|exec| exec.alive);
+                if alive {
+                    self.exec_ends_within(pod, Duration::ZERO);
+                }
+                alive
+            }
+            Fault::AppUnwell => self.app_unwell(pod, until),
+            Fault::Terminated => self.terminate(pod, OnSigterm::Auto, strike.lasts),
+            Fault::TerminatedAppFirst => self.terminate(pod, OnSigterm::Release, strike.lasts),
+            Fault::TerminatedWaiting => self.terminate(pod, OnSigterm::WaitForApp, strike.lasts),
+            Fault::SteppedDown => self.told_to_step_down(pod, None),
+            Fault::SteppedDownTo => {
+                let to = self.some_successor(pod);
+                self.told_to_step_down(pod, Some(to))
+            }
+            Fault::StepDownAsked => {
+                let to = self.rng.percent(70).then(|| self.some_successor(pod));
+                let named = to.clone();
+                let asked = self.annotate(pod, strike.fault, |token, _| match &named {
+                    Some(to) => format!("{token}/{to}"),
+                    None => token.to_string(),
+                });
+                if asked {
+                    self.expect_step_down(pod, to.as_deref());
+                }
+                asked
+            }
+            Fault::StepDownAskedOfAnotherTerm => {
+                let other = self.rng.pick(&[-1, 1, -1000]);
+                self.annotate(pod, strike.fault, |token, _| format!("{}/pod-99", token.saturating_add_signed(other)))
+            }
+            Fault::StepDownAskedForItself => self.annotate(pod, strike.fault, |token, pod| format!("{token}/pod-{pod}")),
+            Fault::StepDownGarbled => {
+                let which = self.rng.between(0, 4) as usize;
+                self.annotate(pod, strike.fault, |token, _| {
+                    [format!("{token}/"), format!(" {token}"), "-1".into(), "yes".into(), String::new()][which].clone()
+                })
             }
             Fault::WallClockJumped => {
                 self.pods[pod].clock.wall = some_wall(&mut self.rng);
@@ -89,25 +161,96 @@ impl World {
     }
 
     fn leads(&self, pod: usize) -> bool {
-        self.checks.in_force(self.at, pod).is_some()
+        self.checks.leads_now(self.at, pod).is_some()
+    }
+
+    fn strike_worker(&mut self, pod: usize, strike: impl FnOnce(&mut World, u32) -> bool) -> bool {
+        // Who was told to lead, if it is one of several.
+        let told = match self.checks.in_force(self.at, pod) {
+            Some((Holder::Worker { id, .. }, _)) if self.rng.percent(70) => Some(id),
+            _ => None,
+        };
+        let Some(process) = &self.pods[pod].process else { return false };
+        let open: Vec<u32> = process.open.keys().copied().collect();
+        let Some(any) = (!open.is_empty()).then(|| self.rng.pick(&open)) else { return false };
+        strike(self, told.filter(|told| open.contains(told)).unwrap_or(any))
+    }
+
+    fn exec_ends_within(&mut self, pod: usize, longest: Duration) {
+        let after = self.rng.duration(Duration::ZERO, longest);
+        self.after(after, Event::ExecDies { pod });
+    }
+
+    // ---- Stepping down ----
+
+    /// Another pod, or none that there is.
+    fn some_successor(&mut self, pod: usize) -> String {
+        let other = self.rng.between(0, self.pods.len() as u64) as usize;
+        if other == pod || other == self.pods.len() { "pod-99".into() } else { format!("pod-{other}") }
+    }
+
+    fn told_to_step_down(&mut self, pod: usize, to: Option<String>) -> bool {
+        if self.pods[pod].process.is_none() {
+            return false;
+        }
+        self.expect_step_down(pod, to.as_deref());
+        self.deliver(pod, Work::StepDown { to });
+        true
+    }
+
+    fn expect_step_down(&mut self, pod: usize, to: Option<&str>) {
+        if !self.leads(pod) {
+            return;
+        }
+        let named = self.pods.iter().position(|pod| to == Some(&*format!("pod-{}", pod.index)));
+        let named = named.filter(|named| {
+            self.pods[*named].process.as_ref().is_some_and(|process| {
+                process.presence.gone().is_none() && process.shutting_down.is_none() && process.watch_alive
+            })
+        });
+        self.expect_hand_over(pod, false, false, named);
+    }
+
+    /// By `kubectl annotate`, of the term that the Lease names.
+    fn annotate(&mut self, pod: usize, fault: Fault, text: impl FnOnce(u64, usize) -> String) -> bool {
+        let Some(record) = self.api.object.as_ref().map(|object| &object.record) else { return false };
+        let (Some(_), Some(token)) = (record.holder(), record.token.value()) else { return false };
+        let text = text(token, pod);
+        let step_down = StepDown::parse(&text);
+        let leads = |process: &Process| process.board.status().leading.is_some_and(|leading| leading.token == token);
+        let life = self.pods[pod].process.as_ref().filter(|process| leads(process)).map(|process| process.life);
+        if !self.edit(&format!("step-down {text:?}"), |record| record.step_down = step_down) {
+            return false;
+        }
+        if let Some(life) = life
+            && fault != Fault::StepDownAsked
+            && self.plan.class == Class::HandOver
+        {
+            self.after(Duration::from_secs(1), Event::MustStillLead { pod, life, token, law: "step-down" });
+        }
+        true
     }
 
     /// L2: in two writes, a watch's delivery and the jitter, after the promise where nothing is proved.
-    fn expect_hand_over(&mut self, pod: usize, proved: bool, may_return: bool) {
+    fn expect_hand_over(&mut self, pod: usize, proved: bool, may_return: bool, named: Option<usize>) {
         if self.plan.class != Class::HandOver {
             return;
         }
         let somebody_else = self.pods.iter().any(|other| {
             other.index != pod
-                && other.process.as_ref().is_some_and(|p| p.app_well && p.shutting_down.is_none())
+                && other.process.as_ref().is_some_and(|p| p.presence.gone().is_none() && p.shutting_down.is_none())
                 && other.app.alive
         });
         if somebody_else {
             let config = &self.pods[pod].config;
-            let notice = if self.pods[pod].evidence == Evidence::Probe { 500 } else { 20 };
-            let promise = if proved { Duration::ZERO } else { config.answer_ttl };
+            let plan = &self.pods[pod].plan;
+            let notice = if proved || !plan.has(Evidence::Probe) { 30 } else { 500 };
+            // Who enforces is waited for.
+            let enforced = plan.exec.map_or(Duration::ZERO, |grace| grace + Duration::from_millis(150));
+            let promise = if proved && plan.exec.is_none() { Duration::ZERO } else { config.answer_ttl };
             let returns = self.pods[pod].process.as_ref().filter(|_| may_return).map(|process| process.token);
-            self.expect("L2", pod, returns, promise + Duration::from_millis(notice + 350));
+            self.expect("L2", pod, returns, promise + enforced + Duration::from_millis(notice + 350));
+            self.expected.iter_mut().for_each(|expected| expected.named = named);
         }
     }
 
@@ -154,52 +297,78 @@ impl World {
             self.expect("L1", pod, None, within);
             self.expected.iter_mut().for_each(|expected| expected.after_renewal = after_renewal);
         }
-        self.pods[pod].process = None;
+        self.process_is_gone(pod);
         self.pods[pod].dead = for_good;
         self.app_dies(pod, None);
+        self.exec_dies(pod);
         if !for_good {
             self.after(back, Event::AppStarts { pod });
+            self.after(back, Event::ExecStarts { pod });
             self.after(back, Event::Starts { pod, state: StartState::Lost });
         }
         true
     }
 
     fn app_unwell(&mut self, pod: usize, until: Time) -> bool {
-        if self.pods[pod].evidence != Evidence::Probe {
+        let Some(process) = &self.pods[pod].process else { return false };
+        let life = process.life;
+        if !self.pods[pod].plan.has(Evidence::Probe) {
             return false;
         }
         self.pods[pod].unwell_until = until;
-        self.tell_of_app(pod, Some(Duration::ZERO));
-        self.tell_of_app(pod, Some(until.since(self.at)));
+        self.deliver(pod, Work::LookAtProbe);
+        self.queue_at(until, Event::Deliver { pod, life, work: Work::LookAtProbe });
         true
     }
 
     /// SIGTERM, and SIGKILL after the grace. The app gets its own SIGTERM at the same time, and takes its time.
-    fn terminate(&mut self, pod: usize, app_first: bool, grace: Duration) -> bool {
+    pub(super) fn terminate(&mut self, pod: usize, mode: OnSigterm, grace: Duration) -> bool {
         let (at, leads) = (self.at, self.leads(pod));
-        if self.pods[pod].process.is_none() {
+        let app_first = mode == OnSigterm::Release;
+        let plan = self.pods[pod].plan.clone();
+        if self.pods[pod].process.is_none() || mode == OnSigterm::WaitForApp && plan.evidence.is_empty() {
             return false;
+        }
+        if self.pods[pod].process.as_ref().is_some_and(|process| process.shutting_down.is_some()) {
+            self.ends_process(pod, "a second signal");
+            self.replace_later(pod);
+            return true;
         }
         if app_first {
             self.app_dies(pod, None);
-        } else {
+            self.exec_dies(pod);
+        } else if self.rng.percent(80) {
             let later = self.rng.millis(0, 3000);
             let run = self.pods[pod].app.run;
             self.after(later, Event::AppDies { pod, run });
+            self.exec_ends_within(pod, later);
         }
-        let Some(process) = &mut self.pods[pod].process else { return false };
-        process.shutting_down.get_or_insert(at);
-        let life = process.life;
-        if leads {
-            self.expect_hand_over(pod, app_first, false);
-        }
-        let killed = self.until(grace.max(Duration::from_secs(1)));
-        if killed < self.plan.faults_until && self.plan.class != Class::HandOver {
-            self.queue_at(killed, Event::Killed { pod, life });
-        }
+        let ttl = self.pods[pod].config.answer_ttl;
+        let enforced = plan.exec.unwrap_or_default();
+        let grace = grace.max(ttl + Duration::from_secs(2) + enforced);
         let now = self.pods[pod].clock.boot(at);
-        let shutdown = Shutdown { app_ended: app_first, leave_at: now, end_by: Moment::NEVER };
-        self.deliver(pod, Work::Take(Input::Shutdown(shutdown)));
+        let end_by = now + grace - Duration::from_secs(1);
+        let leave_at = match mode {
+            OnSigterm::WaitForApp => (end_by - ttl - Duration::from_secs(1)).max(now),
+            OnSigterm::Auto | OnSigterm::Release => now,
+        };
+        let (gone_by, leaves) = (self.pods[pod].clock.when(end_by), self.pods[pod].clock.when(leave_at));
+        let alive = self.pods[pod].app.alive;
+        let Some(process) = &mut self.pods[pod].process else { return false };
+        let stopped = process.paused_until > at;
+        process.shutting_down = Some(Ending { since: at, end_by, stopped });
+        let (life, token) = (process.life, process.token);
+        self.queue_at(gone_by.plus(Duration::from_millis(20)), Event::MustBeGone { pod, life });
+        self.queue_at(gone_by.plus(Duration::from_secs(1)), Event::Killed { pod, life });
+        if leads && self.plan.class == Class::HandOver {
+            if mode != OnSigterm::WaitForApp {
+                self.expect_hand_over(pod, app_first, false, None);
+            } else if alive && leaves.since(at) > Duration::from_millis(1) {
+                let just_before = Time(leaves.0 - 1_000_000);
+                self.queue_at(just_before, Event::MustStillLead { pod, life, token, law: "wait-for-app" });
+            }
+        }
+        self.deliver(pod, Work::Take(Input::Shutdown(Shutdown { app_ended: app_first, leave_at, end_by })));
         true
     }
 
@@ -209,7 +378,7 @@ impl World {
     fn all_hear(&self) -> bool {
         let named = self.holder_pod();
         self.pods.iter().all(|pod| {
-            let concerned = Some(pod.index) == named || self.leads(pod.index);
+            let concerned = Some(pod.index) == named || self.checks.in_force(self.at, pod.index).is_some();
             !concerned || pod.hears(self.at)
         })
     }
@@ -228,6 +397,7 @@ impl World {
         let (record, version) = self.api.read();
         self.trace.note(at, || format!("API: {what} by hand: {}", brief(record.as_ref(), version)));
         self.broadcast();
+        self.unstoppable = true;
         for pod in 0..self.pods.len() {
             if self.pods[pod].hears(at) && (self.holder_before(pod) || self.leads(pod)) {
                 // A watch skips nothing, however quick it is.
@@ -238,6 +408,7 @@ impl World {
                 }
             }
         }
+        self.unstoppable = false;
     }
 
     /// The record before the newest named this pod's process.
@@ -299,6 +470,7 @@ impl World {
                 record.spec = Spec::default();
                 record.token = Token::Absent;
                 record.released = None;
+                record.step_down = None;
             }),
             Fault::Deleted => self.delete(),
             Fault::Recreated => {
@@ -394,7 +566,7 @@ impl World {
     }
 
     /// Breaks A3, in ways that still harm nobody: whoever saw the Lease held, or has the same duration, waits. Only
-    /// the deletion harms, and only with a candidate that never saw the Lease: S1 is then excused.
+    /// the deletion harms, and only with a candidate that never saw the Lease or trusts: S1 is then excused.
     pub(super) fn cut(&mut self, pod: usize, fault: Fault) {
         let Some(record) = self.api.object.as_ref().map(|object| object.record.clone()) else { return };
         let Some(identity) = self.pods[pod].process.as_ref().map(|process| process.identity.clone()) else { return };
@@ -408,9 +580,11 @@ impl World {
                         && process.election.seen().record().is_some_and(|seen| seen.holder() == Some(&identity))
                 })
             });
+        let trusting = self.plan.configs[0].trust_unheld;
         match fault {
             Fault::CutOffAndDeleted => {
-                if !others_saw {
+                // Who trusts an unheld Lease trusts its absence too.
+                if !others_saw || trusting {
                     self.checks.excuse("S1");
                 }
                 self.delete();
