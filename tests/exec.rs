@@ -733,7 +733,7 @@ fn with_restart_cmd_is_started_again_after_pauses_that_grow() {
     let times: Vec<f64> = exec.lines().iter().map(|line| line.parse().unwrap()).collect();
     for (run, least) in [(0, 0.1), (1, 0.2), (2, 0.4), (3, 0.8)] {
         let pause = times[run + 1] - times[run];
-        assert!(pause > least - 0.02 && pause < least + 0.7, "{pause} after run {run}: {times:?}");
+        assert!(pause > least - 0.02 && pause < least + 5.0, "{pause} after run {run}: {times:?}");
     }
     // Not while it does not lead.
     reports.no("lost");
