@@ -620,6 +620,7 @@ impl Sidecar {
         match self.app.note(sign) {
             None => {}
             Some(Ok(())) => {
+                self.metrics.app_is(true);
                 for lease in 0..self.contenders.len() {
                     self.handle(lease, Input::AppAlive);
                 }
@@ -629,6 +630,7 @@ impl Sidecar {
     }
 
     fn app_gone(&mut self, gone: &Gone) {
+        self.metrics.app_is(false);
         for lease in 0..self.contenders.len() {
             self.one_is_gone(lease, gone);
         }

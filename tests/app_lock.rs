@@ -52,9 +52,11 @@ fn a_pod_campaigns_only_while_its_app_holds_the_lock() {
     let status = pod.wait_status("why it does not lead", SOON, |status| status["reason"] == "app_not_alive");
     assert!(status["message"].as_str().is_some_and(|why| why.contains("lock")), "{status}");
     assert_eq!(stage.holder(), None);
+    assert_eq!(pod.metric("leasehold_app_alive", &[]), 0.0);
 
     let app = Lock::alive(&pod);
     let first = token(&pod.wait_leader(SOON));
+    assert_eq!(pod.metric("leasehold_app_alive", &[]), 1.0);
     drop(app);
     pod.wait_status("the end of its app", SOON, |status| status["reason"] == "app_not_alive");
     wait_until("the release", SOON, || stage.holder().is_none());

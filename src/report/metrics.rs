@@ -13,7 +13,7 @@ use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
-use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
@@ -34,6 +34,7 @@ pub struct Metrics {
     api_requests: Counters,
     watch_restarts: Counters,
     report_write_failures: Counter,
+    app_alive: Gauge,
 }
 
 impl Metrics {
@@ -46,6 +47,7 @@ impl Metrics {
             api_requests: Counters::default(),
             watch_restarts: Counters::default(),
             report_write_failures: Counter::default(),
+            app_alive: Gauge::default(),
         };
         let registry = &mut metrics.registry;
         let build = Info::new([("version", env!("CARGO_PKG_VERSION"))].to_vec());
@@ -68,7 +70,15 @@ impl Metrics {
         registry.register("leasehold_watch_restarts", help, metrics.watch_restarts.clone());
         let help = "Files in the report directory that could not be written; the file of a leader then runs out";
         registry.register("leasehold_report_write_failures", help, metrics.report_write_failures.clone());
+        let help = "1 while the evidence of --app-alive shows that the app lives; always 1 without any";
+        registry.register("leasehold_app_alive", help, metrics.app_alive.clone());
+        metrics.app_is(true);
         metrics
+    }
+
+    /// The app lives, or not.
+    pub fn app_is(&self, alive: bool) {
+        self.app_alive.set(i64::from(alive));
     }
 
     /// This pod began or ended leading. The reason is the new status's.
