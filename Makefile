@@ -1,6 +1,6 @@
 # The ways to build and try leasehold; `make` lists them.
 
-# The folder of what is built once: the control plane, cargo-deny.
+# The folder of what is built once: the control plane, the examples, cargo-deny.
 export LEASEHOLD_CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/leasehold
 
 # Built with `cargo install`: a cache of one version.
@@ -26,7 +26,7 @@ help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: test
-test: tools ## All tests, on a real API server (the first time builds it: 4 minutes)
+test: tools examples ## All tests, on a real API server (the first time builds it: 4 minutes)
 	$(call stage,build leasehold and its tests,cargo test --locked --no-run)
 	$(call stage,run the tests,cargo test --locked)
 
@@ -52,6 +52,10 @@ check: $(cargo_deny) ## Formatting, clippy, and what the dependencies may be
 .PHONY: tools
 tools: ## The programs that the tests need: etcd, kube-apiserver, kubectl, client-go's elector
 	$(call stage,the programs that the tests run,tests/control-plane/tools.sh etcd kube-apiserver kubectl clientgo >/dev/null)
+
+.PHONY: examples
+examples: ## Everything in examples/, with the toolchains of this machine
+	$(call stage,what the examples are run from,tests/examples/build.sh >/dev/null)
 
 .PHONY: tools-path
 tools-path: ## The folder that holds etcd, kube-apiserver and kubectl (with make -s: only that)

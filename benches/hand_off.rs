@@ -6,26 +6,40 @@
 #[path = "../tests/support/mod.rs"]
 mod support;
 
+use std::collections::HashMap;
+use std::io::{Read, Write};
+use std::net::TcpListener;
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
+use rustix::process::Signal;
+
 use support::clock::{self, BootTime};
 use support::control_plane::{Port, SIDECAR, shared};
-use support::http::Http;
+use support::http::{Http, Stream};
+use support::process::Process;
 use support::sidecar::{Builder, Sidecar, binary};
 use support::stage::{LEASE, SOON, Stage};
 
 const PAUSE: Duration = Duration::from_micros(200);
 
 fn main() {
-    let rounds = std::env::var("LEASEHOLD_BENCH_N").ok().and_then(|n| n.parse().ok()).unwrap_or(60);
+    let rounds = std::env::var("LEASEHOLD_BENCH_N").ok().and_then(|n| n.parse().ok()).unwrap_or(100);
     println!("{}, default times (lease duration 15 s)", binary().display());
     weigh();
     report("start to leading, released lease", start(rounds));
     report("one write on a bare connection", write(rounds));
-    report("SIGTERM to the other's 200, release", hand_off("release", None, rounds));
-    report("  the same with --replicas=2", hand_off("release", Some(2), rounds));
-    report("SIGTERM to the other's 200, auto", hand_off("auto", None, rounds));
+    for replicas in [None, Some(3)] {
+        println!("three pods{}:", replicas.map_or(String::new(), |n| format!(" with --replicas={n}")));
+        report("app killed to another's 200, lock", app_ends("lock", replicas, rounds));
+        report("app killed to another's 200, session", app_ends("session", replicas, rounds));
+        report("SIGTERM to another's 200, release", hand_off("release", replicas, rounds));
+    }
+    report("SIGTERM to another's 200, auto", hand_off("auto", None, rounds));
+    report("app unwell to another's 200, 3 x 100 ms", app_ends("health", None, rounds));
     report("SIGKILL to the other's 200", killed(rounds.min(24)));
 }
 
@@ -42,12 +56,14 @@ fn pod(stage: &Stage, name: &str) -> Builder {
     Sidecar::of(LEASE, &stage.namespace, &kubeconfig, name).flag("--log-level", "info")
 }
 
-/// When this connection was first told 200.
-fn wait_200(http: &mut Http) -> BootTime {
+/// When one of these connections was first told 200.
+fn wait_200(https: &mut [Http]) -> BootTime {
     clock::wait_for("a leader", Duration::from_secs(60), || {
         for _ in 0..1000 {
-            if http.get("/leader").is_ok_and(|answer| answer.status == 200) {
-                return Some(clock::now());
+            for http in &mut *https {
+                if http.get("/leader").is_ok_and(|answer| answer.status == 200) {
+                    return Some(clock::now());
+                }
             }
             thread::sleep(PAUSE);
         }
@@ -55,31 +71,129 @@ fn wait_200(http: &mut Http) -> BootTime {
     })
 }
 
+/// The pods of one Lease, all but the leader standing by.
+struct Trio {
+    pods: Vec<Sidecar>,
+}
+
+impl Trio {
+    fn start(pods: impl IntoIterator<Item = Builder>) -> Self {
+        Trio { pods: pods.into_iter().map(Builder::start).collect() }
+    }
+
+    /// Takes the leader out, and gives connections to the others, once all know who it is.
+    fn leader(&mut self) -> (Sidecar, Vec<Http>) {
+        let leads = |pod: &Sidecar| pod.get("/leader").status == 200;
+        let leader = clock::wait_for("a leader", SOON, || self.pods.iter().position(leads));
+        let leader = self.pods.remove(leader);
+        for pod in &self.pods {
+            pod.wait_status("a standby", SOON, |status| {
+                status["holder"] == leader.pod() && status["reason"] == "held_by_other"
+            });
+        }
+        (leader, self.pods.iter().map(Sidecar::connect).collect())
+    }
+}
+
+/// What shows that a pod's app lives, until it is dropped.
+enum LivingApp {
+    Lock(Process),
+    Session(Stream),
+    Endpoint(Arc<AtomicBool>),
+}
+
+/// Answers on a port 200 or 503, as it is told. Its thread ends with the process.
+struct Endpoint {
+    url: String,
+    well: Arc<AtomicBool>,
+}
+
+impl Endpoint {
+    fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let url = format!("http://{}/", listener.local_addr().expect("an address"));
+        let well = Arc::<AtomicBool>::default();
+        let is_well = Arc::clone(&well);
+        thread::spawn(move || {
+            for mut stream in listener.incoming().flatten() {
+                let _ = stream.read(&mut [0; 1024]);
+                let status = if is_well.load(Ordering::Relaxed) { "200 OK" } else { "503 Unwell" };
+                let _ = write!(stream, "HTTP/1.1 {status}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+            }
+        });
+        Endpoint { url, well }
+    }
+}
+
+/// The leader's app ends (killed, its connection closed, its endpoint unwell); the next round begins when it lives
+/// again.
+fn app_ends(evidence: &str, replicas: Option<u32>, rounds: usize) -> Vec<Duration> {
+    let stage = Stage::released(shared(), evidence);
+    let names = ["a", "b", "c"];
+    let endpoints: Vec<Endpoint> = names.iter().map(|_| Endpoint::start()).collect();
+    let mut trio = Trio::start(names.iter().zip(&endpoints).map(|(name, endpoint)| {
+        let alive = if evidence == "health" { &endpoint.url } else { evidence };
+        let pod = pod(&stage, name).flag("--app-alive", alive).flag("--app-health-interval", "100ms");
+        match replicas {
+            Some(replicas) => pod.flag("--replicas", &replicas.to_string()),
+            None => pod,
+        }
+    }));
+    let begin = |pod: &Sidecar| match evidence {
+        "lock" => {
+            let alive = pod.report_dir().join("alive");
+            clock::wait_until("the lock file", SOON, || alive.exists());
+            let mut command = Command::new("flock");
+            command.args(["--no-fork", "-s"]).arg(alive).args(["sleep", "1000"]);
+            LivingApp::Lock(Process::start(command).expect("flock of util-linux"))
+        }
+        "session" => LivingApp::Session(pod.connect().stream("/v1/session").expect("answers")),
+        _ => {
+            let number = names.iter().position(|name| *name == pod.pod()).expect("one of them");
+            let well = Arc::clone(&endpoints[number].well);
+            well.store(true, Ordering::Relaxed);
+            LivingApp::Endpoint(well)
+        }
+    };
+    let mut apps: HashMap<String, LivingApp> = trio.pods.iter().map(|pod| (pod.pod().to_owned(), begin(pod))).collect();
+    let mut times = Vec::new();
+    for _ in 0..rounds {
+        let (leader, mut others) = trio.leader();
+        let app = apps.remove(leader.pod()).expect("it has an app");
+        assert_eq!(leader.get("/leader").status, 200);
+        let ended = clock::now();
+        match app {
+            LivingApp::Lock(app) => app.signal(Signal::KILL),
+            LivingApp::Session(app) => drop(app),
+            LivingApp::Endpoint(well) => well.store(false, Ordering::Relaxed),
+        }
+        times.push(wait_200(&mut others) - ended);
+        apps.insert(leader.pod().to_owned(), begin(&leader));
+        trio.pods.push(leader);
+    }
+    times
+}
+
 /// The leader's app has just asked, so that a promise is in force when the signal comes.
 fn hand_off(on_sigterm: &str, replicas: Option<u32>, rounds: usize) -> Vec<Duration> {
     let stage = Stage::released(shared(), on_sigterm);
-    let pod = |name| {
+    let mut trio = Trio::start(["a", "b", "c"].map(|name| {
         let pod = pod(&stage, name).flag("--on-sigterm", on_sigterm);
         match replicas {
-            Some(replicas) => pod.flag("--replicas", &replicas.to_string()).start(),
-            None => pod.start(),
+            Some(replicas) => pod.flag("--replicas", &replicas.to_string()),
+            None => pod,
         }
-    };
-    let mut leader = pod("a");
-    leader.wait_leader(SOON);
-    let mut standby = pod("b");
+    }));
     let mut times = Vec::new();
     for _ in 0..rounds {
-        let name = leader.pod().to_owned();
-        standby.wait_status("a standby", SOON, |status| status["holder"] == name.as_str());
-        let mut http = standby.connect();
+        let (mut leader, mut others) = trio.leader();
         assert_eq!(leader.get("/leader").status, 200);
         let asked = clock::now();
         leader.sigterm();
-        times.push(wait_200(&mut http) - asked);
+        times.push(wait_200(&mut others) - asked);
         leader.wait(SOON);
         leader.restart();
-        std::mem::swap(&mut leader, &mut standby);
+        trio.pods.push(leader);
     }
     times
 }
@@ -99,7 +213,7 @@ fn start(rounds: usize) -> Vec<Duration> {
                 Err(_) => thread::sleep(PAUSE),
             }
         };
-        times.push(wait_200(&mut http) - began);
+        times.push(wait_200(std::slice::from_mut(&mut http)) - began);
         pod.sigterm();
         pod.wait(SOON);
     }

@@ -217,10 +217,13 @@ pub async fn run(settings: Settings) -> Result<(), RunError> {
     // Its receiver of commands goes with it: one that comes now is refused, not kept.
     drop(sidecar);
     drop(stop_serving);
-    for server in servers {
-        // A reader that does not read is not waited for.
-        let _ = tokio::time::timeout(Duration::from_millis(500), server).await;
-    }
+    // A reader that does not read is not waited for.
+    let ended = async {
+        for server in servers {
+            let _ = server.await;
+        }
+    };
+    let _ = tokio::time::timeout(Duration::from_millis(500), ended).await;
     Ok(())
 }
 
@@ -325,9 +328,10 @@ impl Sidecar {
             tokio::select! {
                 biased;
                 () = signals.next() => self.shut_down(settings),
-                news = self.app.news() => self.app_says(news),
+                // Before the app's news: an app can make any number of these.
                 Some(done) = self.done.recv() => self.finished(done),
                 Some((lease, watched)) = self.watched.recv() => self.watched(lease, watched),
+                news = self.app.news() => self.app_says(news),
                 Some(command) = self.commands.recv() => self.command(command),
                 () = self.alarm.until(wake_at) => {}
             }
@@ -387,12 +391,13 @@ impl Sidecar {
         (!leads).then(|| contender.withdrawn(version))
     }
 
-    /// Refreshes the files of leaders each quarter of the answer TTL, and says when the next one is due.
+    /// Refreshes the files of leaders each quarter of the answer TTL, and those that still say what is not so any more;
+    /// says when the next one is due.
     fn refresh(&mut self, now: Moment) -> Moment {
         let mut next = Moment::NEVER;
         for lease in 0..self.contenders.len() {
             let contender = &self.contenders[lease];
-            if contender.election.status().leading_at(now).is_none() {
+            if contender.election.status().leading_at(now).is_none() && now >= contender.old_file_until {
                 continue;
             }
             let period = contender.board.answer_ttl() / 4;
@@ -408,6 +413,7 @@ impl Sidecar {
         let now = SystemClock.boot();
         let contender = &mut self.contenders[lease];
         contender.file_written_at = now;
+        contender.old_file_until = Moment::BOOT;
         if let Some(files) = &self.files
             && let Err(error) = files.refresh(lease, now)
         {
@@ -569,7 +575,11 @@ impl Sidecar {
     }
 
     fn shut_down(&mut self, settings: &Settings) {
-        tracing::info!("asked to end: releasing; a second signal ends this process at once, without releasing");
+        let what = match settings.on_sigterm {
+            OnSigterm::WaitForApp => "leading on until the app has ended, then releasing",
+            OnSigterm::Auto | OnSigterm::Release => "releasing",
+        };
+        tracing::info!("asked to end: {what}; a second signal ends this process at once, without releasing");
         signals::end_within(settings.shutdown_grace);
         let now = SystemClock.boot();
         let end_by = now + settings.shutdown_grace.saturating_sub(LAST_WORDS);
@@ -590,7 +600,7 @@ impl Sidecar {
                 self.sign(sign);
                 // By now everything says not-leader, unless a file could not be written: it still says yes.
                 let until = self.contenders.iter().map(|contender| contender.old_file_until).max();
-                if let Some(until) = until {
+                if let Some(until) = until.filter(|until| *until > SystemClock.boot()) {
                     self.app.hold_until(hold, until);
                 }
             }

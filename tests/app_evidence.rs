@@ -84,6 +84,11 @@ fn with_several_kinds_the_app_lives_while_all_say_so() {
     let pod = stage.slow_pod("a").argument("--app-alive=lock").argument(&format!("--app-alive={}", endpoint.url()));
     let pod = pod.flag("--app-health-interval", "100ms").start();
     pod.wait_status("why not", SOON, |status| status["message"].as_str().is_some_and(|why| why.contains("its lock")));
+    // Several probes long.
+    for _ in 0..40 {
+        assert_eq!(pod.status()["reason"], "app_not_alive");
+        std::thread::sleep(Duration::from_millis(10));
+    }
     let app = Lock::alive(&pod);
     pod.wait_leader(SOON);
     endpoint.well.store(false, Ordering::SeqCst);

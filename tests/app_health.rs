@@ -3,7 +3,7 @@
 
 mod support;
 
-use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::SocketAddr;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -127,6 +127,15 @@ fn fast(failures: u32, successes: u32) -> Thresholds {
     Thresholds { interval, failures, successes, timeout: SOON, ..Thresholds::default() }
 }
 
+async fn wait_until(what: &str, holds: impl Fn() -> bool) {
+    let holds = async {
+        while !holds() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(SOON, holds).await.unwrap_or_else(|_| panic!("waited for {what}"));
+}
+
 struct Watch {
     signs: mpsc::Receiver<Sign>,
     running: JoinHandle<()>,
@@ -157,13 +166,7 @@ impl Watch {
     /// Nothing is told while the app is asked `probes` times more.
     async fn silent_for(&mut self, app: &App, probes: usize) {
         let until = app.connections() + probes;
-        tokio::time::timeout(SOON, async {
-            while app.connections() < until {
-                tokio::time::sleep(Duration::from_millis(5)).await;
-            }
-        })
-        .await
-        .expect("it is still asked");
+        wait_until("more probes", || app.connections() >= until).await;
         assert_eq!(self.signs.try_recv(), Err(mpsc::error::TryRecvError::Empty));
     }
 }
@@ -285,17 +288,18 @@ async fn a_body_of_ordinary_size_is_read_so_that_the_app_is_not_reset() {
     let app = std::thread::spawn(move || {
         let (mut stream, _) = listener.accept().unwrap();
         let _ = stream.read(&mut [0; 1024]).unwrap();
-        let (head, tail) = answer.split_at(5000);
-        stream.write_all(head.as_bytes()).unwrap();
-        std::thread::sleep(Duration::from_millis(100));
-        stream.write_all(tail.as_bytes()).unwrap();
-        stream.set_read_timeout(Some(SOON)).unwrap();
+        // A peer that closed early answers the second part with a reset, and the third cannot be written.
+        for part in answer.as_bytes().chunks(4000) {
+            stream.write_all(part)?;
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        stream.set_read_timeout(Some(SOON))?;
         stream.read(&mut [0; 1])
     });
     let mut watch = Watch::start(&target, fast(1, 1));
     assert_eq!(watch.next().await, Ok(()));
     let ended = tokio::task::spawn_blocking(|| app.join().unwrap()).await.unwrap();
-    assert_eq!(ended.expect("an ordinary end, no reset"), 0);
+    assert_eq!(ended.expect("all of it could be written"), 0);
 }
 
 #[tokio::test]
@@ -391,20 +395,13 @@ async fn it_ends_when_nobody_listens() {
     for (app, thresholds) in [(&hanging, fast(1, 1)), (&hanging, later)] {
         let watch = Watch::start(&app.url(), thresholds);
         if thresholds.initial_delay.is_zero() {
-            while app.requests.lock().unwrap().is_empty() {
-                tokio::time::sleep(Duration::from_millis(5)).await;
-            }
+            wait_until("a probe", || !app.requests.lock().unwrap().is_empty()).await;
         }
         drop(watch.signs);
         tokio::time::timeout(SOON, watch.running).await.expect("it ends").unwrap();
     }
-    tokio::time::timeout(SOON, async {
-        while hanging.closed.load(Ordering::SeqCst) < 1 {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    })
-    .await
-    .expect("the connection of the probe that hung is closed");
+    let closed = || hanging.closed.load(Ordering::SeqCst) > 0;
+    wait_until("the end of the probe that hung", closed).await;
 }
 
 /// Run again as a child, which can be stopped.
@@ -429,9 +426,11 @@ fn a_sidecar_that_was_stopped_itself_neither_blames_the_app_nor_makes_up_for_mis
         .env(TARGET, format!("http://{}/", listener.local_addr().unwrap()))
         .stdout(Stdio::piped());
     let mut child = Process::start(child).unwrap();
+    listener.set_nonblocking(true).unwrap();
     let accept = || {
-        let (mut stream, _) = listener.accept().unwrap();
+        let mut stream = clock::wait_for("a probe", SOON, || listener.accept().ok()).0;
         let accepted = clock::now();
+        stream.set_read_timeout(Some(SOON)).unwrap();
         let _ = stream.read(&mut [0; 1024]).unwrap();
         (stream, accepted)
     };
@@ -458,8 +457,14 @@ fn a_sidecar_that_was_stopped_itself_neither_blames_the_app_nor_makes_up_for_mis
     }
     // And it still notices: of all this, one sign until now.
     drop(listener);
-    let lines = BufReader::new(child.streams().stdout.take().unwrap()).lines().map_while(Result::ok);
-    let signs: Vec<String> = lines.filter(|line| line.starts_with("sign: ")).take(2).collect();
-    assert_eq!(signs[0], "sign: Ok(())");
-    assert!(signs[1].starts_with("sign: Err(") && signs[1].contains("refused the connection"), "{signs:?}");
+    let lines = child.lines();
+    let sign = || loop {
+        let line = lines.recv_timeout(SOON).expect("a sign in time");
+        if let Some(sign) = line.strip_prefix("sign: ") {
+            return sign.to_owned();
+        }
+    };
+    assert_eq!(sign(), "Ok(())");
+    let gone = sign();
+    assert!(gone.starts_with("Err(") && gone.contains("refused the connection"), "{gone}");
 }

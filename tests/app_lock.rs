@@ -193,7 +193,10 @@ fn what_is_at_the_locks_place_and_no_file_is_refused_at_the_start() {
             let report = format!("--report-dir={}", dir.path().display());
             let kubeconfig = format!("--kubeconfig={}", shared().kubeconfig().display());
             let arguments = ["run", "--lease=it", "--namespace=default", "--pod-name=a", "--listen=127.0.0.1:0"];
-            let output = Command::new(binary())
+            // One that starts all the same is ended, and fails the test.
+            let output = Command::new("timeout")
+                .arg("20")
+                .arg(binary())
                 .args(arguments)
                 .args([&report, &kubeconfig])
                 .args(["--probe-listen=off", "--state-dir=off"])

@@ -68,6 +68,7 @@ fn each_time_is_judged() {
     run(&["--app-alive=lock", "--report-dir=off"], "the lock is a file");
     run(&["--app-alive=lock,session,lock"], "given twice");
     run(&["--app-alive=http://10.255.255.1:80/"], "not this pod's own address");
+    run(&["--app-alive=http://127.0.0.1:4041/livez"], "own port");
     run(&["--app-alive=https://127.0.0.1/"], "https is not probed");
     run(&["--app-alive=sure"], "lock, session, asking");
     run(&["--app-alive=tcp://127.0.0.1:80", "--app-health-interval=1ms"], "the app health interval");

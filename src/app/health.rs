@@ -154,6 +154,12 @@ pub struct Target {
     shown: String,
 }
 
+impl Target {
+    pub fn port(&self) -> u16 {
+        self.addresses.first().map_or(0, SocketAddr::port)
+    }
+}
+
 /// As it was given, without the query, which may hold a secret.
 impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -71,15 +71,14 @@ pub fn open(path: &Path) -> Result<File, LockError> {
 }
 
 /// Somebody else holds it. (For an instant this process does, which only a locker that never waits could notice.)
-fn is_held(file: &File) -> bool {
+fn is_held(file: &File) -> Result<bool, Errno> {
     match flock(file, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => {
             let _ = flock(file, FlockOperation::Unlock);
-            false
+            Ok(false)
         }
-        Err(Errno::WOULDBLOCK) => true,
-        // A kernel or file system without locks: nobody can hold one.
-        Err(_) => false,
+        Err(Errno::WOULDBLOCK) => Ok(true),
+        Err(errno) => Err(errno),
     }
 }
 
@@ -130,7 +129,18 @@ fn follow(path: &Path, tell: &mpsc::Sender<LockSign>) -> Option<()> {
         return (!tell.is_closed()).then_some(());
     }
     tell.blocking_send(LockSign::Held).ok()?;
-    while let Err(Errno::INTR) = flock(&file, FlockOperation::LockExclusive) {}
+    let locked = loop {
+        match flock(&file, FlockOperation::LockExclusive) {
+            Err(Errno::INTR) => {}
+            locked => break locked,
+        }
+    };
+    if let Err(errno) = locked {
+        // The kernel has no memory for it, or the like: nothing is known, and so nothing proved.
+        tell.blocking_send(LockSign::Broken(LockError::Unusable { path: path.into(), source: errno.into() })).ok()?;
+        thread::sleep(TRY_AGAIN);
+        return Some(());
+    }
     let (hold, dropped) = blocking::channel();
     tell.blocking_send(LockSign::Free(Hold { _until_dropped: hold })).ok()?;
     // Nothing is ever sent: this waits for the end of the sender.
@@ -148,7 +158,7 @@ fn holder_comes(file: &File, path: &Path, tell: &mpsc::Sender<LockSign>) -> bool
     let longest = if openings.is_some() { TRY_EVERY } else { TRY_BLINDLY_EVERY };
     let mut pause = FIRST_TRY;
     loop {
-        if is_held(file) {
+        if is_held(file) == Ok(true) {
             return true;
         }
         if !is_at(file, path) || tell.is_closed() {
@@ -199,7 +209,8 @@ impl Enforcement {
         {
             self.file = file;
         }
-        is_held(&self.file)
+        // Where there are no locks nobody holds one; whatever else is wrong proves nothing.
+        is_held(&self.file).unwrap_or_else(|errno| ![Errno::NOSYS, Errno::OPNOTSUPP].contains(&errno))
     }
 }
 

@@ -27,7 +27,7 @@ struct Inner {
     next: u64,
     /// How many that count are open.
     counted: usize,
-    /// What was told to a session that this side closed may be acted on until then.
+    /// What was told to a session that this side closed, or that a former sidecar's end did, may be acted on until then.
     told_until: Moment,
     /// By lease: the token that an exclusive session was told to lead under. It is told to no other.
     led: HashMap<usize, Led>,
@@ -54,7 +54,7 @@ impl Sessions {
 
     /// Opens a session for a lease, by its index.
     pub fn open(self: &Arc<Self>, lease: usize, name: Option<&str>, exclusive: bool) -> Session {
-        let counts = self.name.is_none() || self.name.as_deref() == name;
+        let counts = self.counts(name);
         let mut inner = self.lock();
         let number = inner.next;
         inner.next += 1;
@@ -64,10 +64,17 @@ impl Sessions {
         Session { number, lease, counts, exclusive, sessions: Arc::clone(self) }
     }
 
-    /// What a former sidecar of this pod told to its sessions may be acted on until then.
+    /// A session of this name says that the app lives.
+    pub fn counts(&self, name: Option<&str>) -> bool {
+        self.name.is_none() || self.name.as_deref() == name
+    }
+
+    /// What a former sidecar of this pod told to its sessions may be acted on until then: their readers need not have
+    /// come back.
     pub fn succeed(&self, promised_until: Moment) {
         let mut inner = self.lock();
         inner.former_until = inner.former_until.max(promised_until);
+        inner.told_until = inner.told_until.max(promised_until);
     }
 
     /// Ends when a session was opened or closed since the last call. Meant for one waiter.
@@ -106,7 +113,7 @@ impl Sessions {
     }
 }
 
-/// One open session. To be ended by [`Session::close`]; dropped without it, it counts as closed by this side.
+/// One open session, ended by [`Session::close`].
 pub struct Session {
     number: u64,
     lease: usize,
@@ -247,5 +254,14 @@ mod tests {
         assert!(!first.may_lead(9, now + SECOND));
         first.close(true, now);
         assert!(second.may_lead(9, now + SECOND));
+    }
+
+    #[test]
+    fn the_end_of_a_session_proves_nothing_of_what_a_former_sidecar_told() {
+        let (sessions, now) = sessions(None);
+        sessions.succeed(now + SECOND);
+        sessions.open(0, None, false).close(true, now);
+        assert!(!sessions.alive(now).unwrap_err().proved);
+        assert!(sessions.alive(now + SECOND).unwrap_err().proved);
     }
 }

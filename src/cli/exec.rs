@@ -57,7 +57,14 @@ pub fn main(args: Args) -> ExitCode {
     }))
 }
 
-/// Between exec and CMD: not for people.
+/// What exec starts of itself: not for people, so in no help and no completion.
+#[derive(Debug, clap::Parser)]
+pub enum Stage {
+    ExecKeeper(KeeperArgs),
+    ExecStart(StartArgs),
+}
+
+/// Between exec and CMD.
 #[derive(Debug, clap::Args)]
 pub struct KeeperArgs {
     front: i32,
@@ -69,18 +76,7 @@ pub struct KeeperArgs {
     command: Vec<OsString>,
 }
 
-pub fn keeper(args: KeeperArgs) -> ExitCode {
-    ExitCode::from(keeper::main(Orders {
-        front: args.front,
-        file: args.file,
-        lease: args.lease,
-        token: args.token,
-        grace: Duration::from_millis(args.grace_ms),
-        command: args.command,
-    }))
-}
-
-/// What becomes CMD: not for people.
+/// What becomes CMD.
 #[derive(Debug, clap::Args)]
 pub struct StartArgs {
     keeper: i32,
@@ -89,6 +85,16 @@ pub struct StartArgs {
     command: Vec<OsString>,
 }
 
-pub fn start(args: &StartArgs) -> ExitCode {
-    ExitCode::from(keeper::start(args.keeper, Moment::from_nanos(args.not_after), &args.command))
+pub fn stage(stage: Stage) -> ExitCode {
+    ExitCode::from(match stage {
+        Stage::ExecKeeper(args) => keeper::main(Orders {
+            front: args.front,
+            file: args.file,
+            lease: args.lease,
+            token: args.token,
+            grace: Duration::from_millis(args.grace_ms),
+            command: args.command,
+        }),
+        Stage::ExecStart(args) => keeper::start(args.keeper, Moment::from_nanos(args.not_after), &args.command),
+    })
 }

@@ -39,10 +39,6 @@ enum Command {
     Check(check::Args),
     /// Run a command only while this pod leads
     Exec(exec::Args),
-    #[command(hide = true)]
-    ExecKeeper(exec::KeeperArgs),
-    #[command(hide = true)]
-    ExecStart(exec::StartArgs),
     /// Copy this program into a directory, for another container to run it
     Install(install::Args),
     /// Ask a sidecar's probes, for exec probes: exits 0 or 1
@@ -55,6 +51,9 @@ enum Command {
 
 /// Parses the command line and runs it.
 pub fn main() -> ExitCode {
+    if let Ok(stage) = exec::Stage::try_parse() {
+        return exec::stage(stage);
+    }
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
@@ -71,8 +70,6 @@ pub fn main() -> ExitCode {
         Command::Dev(args) => dev::main(args),
         Command::Check(args) => check::main(&args),
         Command::Exec(args) => exec::main(args),
-        Command::ExecKeeper(args) => exec::keeper(args),
-        Command::ExecStart(args) => exec::start(&args),
         Command::Install(args) => install::main(&args),
         Command::Probe(args) => probe::main(&args),
         Command::Stepdown(args) => stepdown::main(args),

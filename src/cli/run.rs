@@ -333,6 +333,14 @@ impl Args {
             timeout: self.app_timeout,
         };
         faults.extend(app.faults(report_dir.is_some(), self.on_sigterm));
+        let own: Vec<u16> = listen.iter().chain(&probe_listen).filter_map(Address::port).collect();
+        for evidence in &app.evidence {
+            if let Evidence::Health(target) = evidence
+                && own.contains(&target.port())
+            {
+                faults.push(format!("--app-alive {target} is this sidecar's own port: it says nothing of the app"));
+            }
+        }
         if self.shutdown_grace < self.answer_ttl + SHORTEST_ENDING {
             faults.push(format!(
                 "the shutdown grace ({:?}) must be at least {SHORTEST_ENDING:?} longer than the answer TTL ({:?}): promises are waited out, and then the lease is released",

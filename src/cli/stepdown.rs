@@ -131,6 +131,10 @@ enum Error {
         "{pod} has not handed the Lease {name} over within {timeout:?}. The request stands for as long as this term lasts; `kubectl annotate lease {name} -n {namespace} {STEP_DOWN}-` takes it back"
     )]
     NotObeyed { name: String, namespace: String, pod: String, timeout: Duration },
+    #[error(
+        "{pod} leads on: the request to step down is not on the Lease {name}, so it was taken back or never arrived; ask again"
+    )]
+    NotOnTheLease { name: String, pod: String },
 
     #[error("cannot read the Lease {name}: {advice}")]
     Read { name: String, advice: String },
@@ -237,6 +241,8 @@ async fn ask(api: &Api, term: &Term, to: Option<&str>, deadline: Moment) -> Resu
         Err(Failure::Status { code: 404, .. }) => {
             Err(Error::NoLease { name: api.name.clone(), namespace: api.namespace.clone() })
         }
+        // It may have arrived. The Lease shows whether it did.
+        Err(Failure::Timeout(_) | Failure::Broken(_) | Failure::Status { code: 500..=599, .. }) => Ok(()),
         Err(failure) => {
             let (name, pod) = (api.name.clone(), term.pod.clone());
             Err(Error::Ask { name, pod, advice: operator_advice(&failure, api) })
@@ -256,9 +262,10 @@ async fn next_term(api: &Api, before: &Term, timeout: Duration, deadline: Moment
         }
         if SystemClock.boot() >= deadline {
             return Err(match seen {
-                Ok(Some(record)) if record.holder().is_some() => {
-                    Error::NotObeyed { name, namespace: api.namespace.clone(), pod, timeout }
-                }
+                Ok(Some(record)) if record.holder().is_some() => match record.step_down() {
+                    Some(_) => Error::NotObeyed { name, namespace: api.namespace.clone(), pod, timeout },
+                    None => Error::NotOnTheLease { name, pod },
+                },
                 Ok(Some(_)) => Error::NobodyTook { name, pod, timeout },
                 Ok(None) => Error::Deleted { name, pod, timeout },
                 Err(failure) => Error::Follow { pod, advice: operator_advice(&failure, api) },
@@ -270,5 +277,5 @@ async fn next_term(api: &Api, before: &Term, timeout: Duration, deadline: Moment
 
 /// How long one request may take. The last look is given a moment of its own, for what it shows is told.
 fn attempt(deadline: Moment) -> Duration {
-    deadline.since(SystemClock.boot()).clamp(Duration::from_secs(1), ATTEMPT_TIMEOUT)
+    deadline.since(SystemClock.boot()).clamp(Duration::from_secs(2), ATTEMPT_TIMEOUT)
 }

@@ -56,6 +56,8 @@ const MOMENT: Duration = Duration::from_secs(1);
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 const RAN_WELL: Duration = Duration::from_secs(10);
+/// CMD that is waited for longer than this, for it has ended too often, does not count as an app that lives.
+const ILL: Duration = Duration::from_secs(1);
 
 #[derive(Debug)]
 pub struct Settings {
@@ -204,16 +206,22 @@ impl Front {
     /// A term of this pod, with its lock. The lock comes first: a sidecar that finds it free after it took its yes back
     /// may be sure that nobody begins on that yes.
     fn try_to_begin(&mut self) -> Result<Option<Term>, Error> {
+        if SystemClock.boot() < self.not_before {
+            if self.pause > ILL {
+                // It ends again and again: another pod's may not.
+                self.alive = None;
+            }
+            return Ok(None);
+        }
         if self.alive.as_ref().is_none_or(|alive| !alive.is_in_place()) {
+            // The one that is gone as well: while somebody holds it, the sidecar sees no reason to make another.
+            self.alive = None;
             // An app lives before it asks.
             let path = self.settings.report_dir.join(app::lock::ALIVE);
             match self.take(&path)? {
                 None => return Ok(None),
                 taken => self.alive = taken,
             }
-        }
-        if SystemClock.boot() < self.not_before {
-            return Ok(None);
         }
         let Some(seen) = self.look() else { return Ok(None) };
         if let Err(fault) = dns_subdomain(&seen.lease) {

@@ -184,7 +184,11 @@ fn serve(stream: TcpStream, shared: &Shared) -> io::Result<()> {
                     Some(server) => server,
                     none => none.insert((shared.connect)()?),
                 };
-                let headers = [("Content-Type", "application/json"), ("Accept", "application/json")];
+                let kind = match request.method.as_str() {
+                    "PATCH" => "application/merge-patch+json",
+                    _ => "application/json",
+                };
+                let headers = [("Content-Type", kind), ("Accept", "application/json")];
                 let passed = server.request(&request.method, &request.path, &headers, &body)?;
                 if let Act::PassAfter(delay) = act {
                     thread::sleep(delay);

@@ -5,7 +5,7 @@
 //! ends starts them all. A folder is removed by a small shell that waits for the test process's
 //! end, for a shared control plane in a `static` is never dropped.
 
-use std::io;
+use std::io::{self, BufRead, BufReader};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -60,6 +60,16 @@ impl Process {
     /// The standard streams that were asked for as pipes.
     pub fn streams(&mut self) -> &mut Child {
         &mut self.child
+    }
+
+    /// The lines of its standard output, if that was asked for as a pipe, as they come.
+    pub fn lines(&mut self) -> mpsc::Receiver<String> {
+        let (tell, lines) = mpsc::channel();
+        let output = self.child.stdout.take().expect("a pipe");
+        thread::spawn(move || {
+            BufReader::new(output).lines().map_while(Result::ok).try_for_each(|line| tell.send(line))
+        });
+        lines
     }
 
     /// Signals the process alone. SIGSTOP takes its time: waits until every thread has stopped.

@@ -118,6 +118,18 @@ pub enum Address {
     Unix(PathBuf),
 }
 
+impl Address {
+    /// The port that is asked for, if it is a particular one.
+    pub fn port(&self) -> Option<u16> {
+        match self {
+            Address::Tcp(address) => Some(address.port()),
+            Address::Localhost(port) | Address::AnyInterface(port) => Some(*port),
+            Address::Unix(_) => None,
+        }
+        .filter(|port| *port > 0)
+    }
+}
+
 impl FromStr for Address {
     type Err = String;
 

@@ -216,6 +216,8 @@ impl Routes {
             () = tokio::time::sleep(wait) => {}
             () = stopped(&mut connection.shutdown) => {}
         }
+        // Who waits for the answer still asks.
+        self.app.asking.asked(self.app.clock.boot());
         Ok(())
     }
 
@@ -235,6 +237,10 @@ impl Routes {
             Some(_) => return Err(error(StatusCode::BAD_REQUEST, "bad_exclusive", "exclusive is true or false")),
         };
         let of = SessionOf { name: query::value(query, "name"), exclusive };
+        if exclusive && !self.app.sessions.counts(of.name.as_deref()) {
+            let message = "only sessions of the name that --session-name gives may lead: add it as &name=";
+            return Err(error(StatusCode::BAD_REQUEST, "bad_name", message));
+        }
         self.events(lease, Format::Status, connection, Some(of))
     }
 

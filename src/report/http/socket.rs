@@ -44,7 +44,7 @@ impl AsyncRead for Socket {
         let read = this.stream.poll_read(cx, buf);
         match &read {
             Poll::Ready(Ok(())) if room > 0 && buf.remaining() == room => this.activity.closed_by_peer(),
-            Poll::Ready(Err(_)) => this.activity.closed_by_peer(),
+            Poll::Ready(Err(error)) => this.activity.failed(error),
             _ => {}
         }
         if this.activity.in_request() {
@@ -108,9 +108,8 @@ impl AsyncWrite for Socket {
 impl Socket {
     fn limit_write(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
         self.activity.set_clogged(written.is_pending());
-        if let Poll::Ready(Err(_)) = written {
-            // A write fails only on a connection that the other side has left.
-            self.activity.closed_by_peer();
+        if let Poll::Ready(Err(error)) = &written {
+            self.activity.failed(error);
         }
         if written.is_ready() {
             self.write_limit = None;
@@ -155,8 +154,15 @@ impl Activity {
         self.requests.load(Ordering::Relaxed) > 0
     }
 
-    pub fn closed_by_peer(&self) {
+    fn closed_by_peer(&self) {
         self.left.store(true, Ordering::Relaxed);
+    }
+
+    /// A connection that times out, or that somebody in between ends, says nothing of the other side.
+    fn failed(&self, error: &io::Error) {
+        if matches!(error.kind(), io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe) {
+            self.closed_by_peer();
+        }
     }
 
     /// The other side ended the connection, not this one.
