@@ -43,6 +43,8 @@ struct Led {
     session: u64,
     /// The session is closed; whether by its own side.
     ended: Option<bool>,
+    /// What it was told may be acted on until then.
+    told_until: Moment,
 }
 
 impl Sessions {
@@ -132,11 +134,21 @@ impl Session {
         if !self.counts || now < inner.former_until {
             return false;
         }
-        let led = inner.led.entry(self.lease).or_insert(Led { token, session: self.number, ended: None });
-        if led.token < token {
-            *led = Led { token, session: self.number, ended: None };
+        let told_until = now + self.sessions.answer_ttl;
+        let led = inner.led.entry(self.lease).or_insert(Led {
+            token,
+            session: self.number,
+            ended: None,
+            told_until: Moment::BOOT,
+        });
+        if led.token < token && (led.session == self.number || now >= led.told_until) {
+            *led = Led { token, session: self.number, ended: None, told_until };
         }
-        led.token == token && led.session == self.number
+        let may = led.token == token && led.session == self.number;
+        if may {
+            led.told_until = told_until;
+        }
+        may
     }
 
     /// Its connection is closed: by the other side, or by this one at `now`.
@@ -152,6 +164,9 @@ impl Session {
             && led.session == self.number
         {
             led.ended = Some(by_peer);
+            if by_peer {
+                led.told_until = Moment::BOOT;
+            }
         }
         drop(inner);
         self.sessions.changed.notify_one();
@@ -227,6 +242,18 @@ mod tests {
         let session = sessions.open(0, None, true);
         assert!(!session.may_lead(7, now));
         assert!(session.may_lead(7, now + SECOND));
+    }
+
+    #[test]
+    fn under_a_new_token_another_session_leads_once_the_former_one_cannot() {
+        let (sessions, now) = sessions(None);
+        let (mut first, second) = (sessions.open(0, None, true), sessions.open(0, None, true));
+        assert!(first.may_lead(7, now));
+        assert!(!second.may_lead(8, now), "the first may act on what it was told");
+        assert!(second.may_lead(8, now + SECOND));
+        assert!(!first.may_lead(9, now + SECOND));
+        first.close(true, now);
+        assert!(second.may_lead(9, now + SECOND));
     }
 
     #[test]

@@ -153,6 +153,8 @@ pub struct Election {
     done: bool,
     /// Why the term ended, for the status published with it.
     ended: Option<Reason>,
+    /// The record of a term was changed by somebody else, and until then who enforces the term's end has to hear it.
+    taken_away: Option<(Reason, Moment)>,
     broken: Broken,
 }
 
@@ -213,6 +215,7 @@ impl Election {
             restart_watch: false,
             done: false,
             ended: None,
+            taken_away: None,
             broken: Broken::default(),
             config,
         }
@@ -421,10 +424,16 @@ impl Election {
 
     /// The record is another's: the term, or what was left of it, is over, and there is nothing to release.
     fn lose(&mut self, now: Moment, reason: Reason) {
-        if let Role::Leading(term) = &self.role {
-            self.last_token = Some(term.draft.token);
-            self.promises_end = self.promises_end.max(term.stop_by);
-            self.ended = Some(reason);
+        match &self.role {
+            Role::Leading(term) => {
+                self.last_token = Some(term.draft.token);
+                self.promises_end = self.promises_end.max(term.stop_by);
+                self.ended = Some(reason);
+                self.taken_away = Some((reason, term.stop_by));
+            }
+            // Holder rule 6: a term that ended before is still worked in, and nothing protects that any more.
+            Role::Leaving(leaving) => self.taken_away = Some((reason, leaving.stop_by)),
+            Role::Landed(_) | Role::Candidate => {}
         }
         self.role = Role::Candidate;
         self.committed = None;
@@ -518,6 +527,7 @@ impl Election {
                     acquired_at: attempt.spec.acquire_time.unwrap_or(now.wall),
                 };
                 self.collided = false;
+                self.taken_away = None;
                 self.committed = Some(attempt.spec);
                 self.role = Role::Landed(draft);
                 self.former.clear();

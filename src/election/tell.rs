@@ -67,6 +67,12 @@ impl Election {
             Role::Landed(_) => return (Reason::Acquiring, "the lease was taken late and is being renewed".into()),
             Role::Candidate => {}
         }
+        if let Some((reason, until)) = self.taken_away
+            && now < until
+            && self.may_not_lead()
+        {
+            return (reason, ending(reason));
+        }
         if self.shutdown.is_some() {
             return (Reason::ShuttingDown, ending(Reason::ShuttingDown));
         }

@@ -543,3 +543,17 @@ fn neither_a_proof_nor_an_acknowledgement_ends_the_work_of_who_enforces_the_term
         assert_eq!(written(&outputs).map(|write| write.kind), Some(Kind::Release));
     }
 }
+
+#[test]
+fn who_works_on_in_a_term_that_ended_hears_that_somebody_took_its_record_away() {
+    let mut bench = Bench::new();
+    let record = bench.leads();
+    bench.handle(Input::AppGone { proved: false, why: "it fails".into() });
+    assert_eq!(bench.election.status().reason, Reason::AppNotAlive);
+    let stop_by = bench.at + bench.election.config().hold_time();
+    bench.handle(Input::Observed { record: None, version: record.version + 1, via: Via::Event });
+    assert_eq!(bench.election.status().reason, Reason::Deleted);
+    bench.at = stop_by;
+    bench.handle(Input::Tick);
+    assert_eq!(bench.election.status().reason, Reason::AppNotAlive);
+}

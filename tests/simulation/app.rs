@@ -70,6 +70,8 @@ pub struct Exec {
     /// Counts its starts and its runs of CMD: an event of an earlier one is void.
     pub run: u32,
     pub grace: Duration,
+    /// The run in which its sidecar saw that the Lease is not this pod's any more.
+    pub foreign: u32,
     /// The app's lock is held, from its first look on.
     pub holds_alive: bool,
     pub state: ExecState,
@@ -92,7 +94,7 @@ pub struct Run {
 
 impl Exec {
     pub fn new(grace: Duration) -> Exec {
-        Exec { alive: false, run: 0, grace, holds_alive: false, state: ExecState::Waits }
+        Exec { alive: false, run: 0, grace, foreign: 0, holds_alive: false, state: ExecState::Waits }
     }
 
     pub fn holds_lock(&self) -> bool {

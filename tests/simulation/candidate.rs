@@ -212,6 +212,9 @@ pub struct Ending {
 pub struct File {
     pub leads: Option<Yes>,
     pub reason: Reason,
+    pub written: Time,
+    /// A later writing failed.
+    pub stale: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -223,7 +226,7 @@ pub struct Yes {
 
 impl File {
     /// Before anything listens.
-    pub const RESET: File = File { leads: None, reason: Reason::Starting };
+    pub const RESET: File = File { leads: None, reason: Reason::Starting, written: Time::START, stale: false };
 
     /// The Lease does not name this pod any more: nobody waits for its release.
     pub fn says_that_it_is_anothers(&self) -> bool {
@@ -246,8 +249,6 @@ pub struct Pod {
     pub app: App,
     pub exec: Option<Exec>,
     pub file: File,
-    /// It said yes before.
-    pub file_led: bool,
     pub state: StateDirectory,
     pub lives: u32,
     /// Nothing of it reaches the API server, or nothing of that it, before then.
@@ -274,7 +275,6 @@ impl Pod {
             app,
             exec,
             file: File::RESET,
-            file_led: false,
             state: StateDirectory::default(),
             lives: 0,
             up_blocked: Time::START,
@@ -305,7 +305,6 @@ impl Pod {
         self.state.identities.push(identity.clone());
         // Reset before anything listens.
         self.file = File::RESET;
-        self.file_led = false;
         let presence = Presence::new(self.plan.evidence.iter().map(|kind| format!("no {kind:?} yet")));
         let sessions = Sessions::new(None, ttl);
         if remembers(BrokenRule::FormerSessionsForgotten) {

@@ -135,6 +135,8 @@ pub enum Fault {
     Blanked,
     Wiped,
     Deleted,
+    /// While the leader, whose app has died, waits for what was told.
+    AppDiedAndDeleted,
     Recreated,
     Coordinated,
     PodOwned,
@@ -146,7 +148,7 @@ pub enum Fault {
 }
 
 impl Fault {
-    pub const ALL: [Fault; 62] = [
+    pub const ALL: [Fault; 63] = [
         Fault::RequestLost,
         Fault::RequestLate,
         Fault::AnswerLost,
@@ -201,6 +203,7 @@ impl Fault {
         Fault::Blanked,
         Fault::Wiped,
         Fault::Deleted,
+        Fault::AppDiedAndDeleted,
         Fault::Recreated,
         Fault::Coordinated,
         Fault::PodOwned,
@@ -240,7 +243,7 @@ impl Fault {
         Fault::SteppedDown,
         Fault::WallClockJumped,
     ];
-    const HANDS: [Fault; 16] = [
+    const HANDS: [Fault; 17] = [
         Fault::LabelStorm,
         Fault::HolderEdited,
         Fault::HolderEditedToCandidate,
@@ -252,6 +255,7 @@ impl Fault {
         Fault::Blanked,
         Fault::Wiped,
         Fault::Deleted,
+        Fault::AppDiedAndDeleted,
         Fault::Recreated,
         Fault::Coordinated,
         Fault::PodOwned,
@@ -504,7 +508,12 @@ impl Plan {
         let ends_the_object = |fault: &Fault| {
             matches!(
                 fault,
-                Fault::Deleted | Fault::CutOffAndDeleted | Fault::Wiped | Fault::Recreated | Fault::PodOwned
+                Fault::Deleted
+                    | Fault::AppDiedAndDeleted
+                    | Fault::CutOffAndDeleted
+                    | Fault::Wiped
+                    | Fault::Recreated
+                    | Fault::PodOwned
             )
         };
         if faults.iter().any(ends_the_object) {

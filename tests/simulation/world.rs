@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use leasehold::election::{
     BrokenRule, Input, Kind, Outcome, Output, Reason, Record, Shutdown, Spec, Status, StepDown, Token, Via, Write,
+    pod_of,
 };
 use leasehold::time::{Moment, Now};
 
@@ -128,6 +129,7 @@ enum Event {
     Terminated {
         pod: usize,
     },
+    DeletedByHand,
     /// What `exec` began under an earlier yes is over by now: somebody else has changed the Lease.
     ExecMustHaveEnded {
         pod: usize,
@@ -550,6 +552,10 @@ impl World {
             Event::Terminated { pod } => {
                 self.terminate(pod, strikes::OnSigterm::Auto, Duration::ZERO);
             }
+            Event::DeletedByHand => {
+                let until = self.at;
+                self.hand(Fault::Deleted, until);
+            }
             Event::ExecMustHaveEnded { pod, run } => self.exec_must_have_ended(pod, run),
             Event::Strikes(i) => self.strike(self.plan.strikes[i]),
             Event::Undo(fault) => self.undo(fault),
@@ -846,6 +852,17 @@ impl World {
                 .fail("holder rule 6", at, || format!("pod {pod} leads on, having seen that {holder} holds the Lease"));
         }
         process.steps.extend(outputs.into_iter().map(|output| Step::Do { output, now: now.boot }));
+        let holder = process.election.seen().record().and_then(Record::holder);
+        let promised_until = process.board.promised_until();
+        let ours = holder.is_some_and(|holder| pod_of(holder) == process.board.pod);
+        let running = |exec: &Exec| matches!(exec.state, ExecState::Runs(_)) && exec.foreign != exec.run;
+        if process.election.seen().is_known()
+            && !ours
+            && let Some(exec) = this.exec.as_mut().filter(|exec| running(exec))
+        {
+            exec.foreign = exec.run;
+            self.exec_has_until(pod, promised_until);
+        }
     }
 
     fn step(&mut self, pod: usize, step: Step) {

@@ -444,17 +444,13 @@ impl World {
             if process.board.status().leading.is_none() {
                 process.old_file_until = process.board.promised_until();
             }
+            this.file.stale = true;
             self.count(Fault::FileWriteFailed);
             self.trace.note(at, || format!("pod {pod} cannot write its file"));
             return;
         }
         let leads = answer.promise.map(|p| Yes { token: p.token, until: p.until, stop_by: p.stop_by });
-        let promised_until = process.board.promised_until();
-        this.file = File { leads, reason: answer.reason() };
-        let led = std::mem::replace(&mut this.file_led, leads.is_some());
-        if led && this.file.says_that_it_is_anothers() {
-            self.exec_has_until(pod, promised_until);
-        }
+        this.file = File { leads, reason: answer.reason(), written: at, stale: false };
         self.file_written(pod);
     }
 

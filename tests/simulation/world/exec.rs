@@ -135,22 +135,29 @@ impl World {
     /// Holder rule 6: nothing protects it after a foreign change, beyond what was promised.
     pub(super) fn exec_has_until(&mut self, pod: usize, promised_until: Moment) {
         let Some(exec) = self.pods[pod].exec.as_ref().filter(|exec| exec.alive) else { return };
-        if matches!(exec.state, ExecState::Runs(_)) {
+        if let ExecState::Runs(Run { yes, .. }) = exec.state {
             let run = exec.run;
-            let when = self.pods[pod].clock.when(promised_until).max(self.at).plus(NOTICED);
+            let until = promised_until.max(yes.until);
+            let when = self.pods[pod].clock.when(until).max(self.at).plus(NOTICED);
             self.queue_at(when, Event::ExecMustHaveEnded { pod, run });
         }
     }
 
     pub(super) fn exec_must_have_ended(&mut self, pod: usize, run: u32) {
-        let at = self.at;
-        let again = self.pods[pod].process.as_ref().is_some_and(|process| process.board.status().leading.is_some());
+        let (at, this) = (self.at, &self.pods[pod]);
         let runs = |exec: &Exec| exec.run == run && matches!(exec.state, ExecState::Runs(_));
-        if self.pods[pod].exec.as_ref().is_some_and(runs) && !again {
-            self.checks.fail("holder rule 6", at, || {
-                format!("pod {pod}'s exec works on after a foreign change and the end of all promises")
-            });
+        let stopped = this.process.as_ref().is_none_or(|process| process.paused_until > at);
+        if !this.exec.as_ref().is_some_and(runs) || stopped || this.file.stale || this.file.leads.is_some() {
+            return;
         }
+        let heard = this.file.written.plus(NOTICED);
+        if at < heard {
+            self.queue_at(heard, Event::ExecMustHaveEnded { pod, run });
+            return;
+        }
+        self.checks.fail("holder rule 6", at, || {
+            format!("pod {pod}'s exec works on after a foreign change and the end of all promises")
+        });
     }
 
     /// In force until all of it has ended, or `stop_by`.

@@ -79,6 +79,15 @@ impl World {
                 }
                 true
             }
+            Fault::AppDiedAndDeleted => {
+                if !self.leads(pod) || !self.pods[pod].app.alive {
+                    return false;
+                }
+                self.app_dies(pod, Some(strike.lasts));
+                let soon = self.rng.millis(20, 800);
+                self.after(soon, Event::DeletedByHand);
+                true
+            }
             Fault::DiskFull => {
                 self.pods[pod].disk_full = until;
                 true
@@ -427,7 +436,7 @@ impl World {
         existed
     }
 
-    fn hand(&mut self, fault: Fault, until: Time) -> bool {
+    pub(super) fn hand(&mut self, fault: Fault, until: Time) -> bool {
         if fault == Fault::LabelStorm {
             self.queue_at(self.at, Event::Storm { until });
             return true;
