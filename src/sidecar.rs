@@ -413,7 +413,6 @@ impl Sidecar {
         let now = SystemClock.boot();
         let contender = &mut self.contenders[lease];
         contender.file_written_at = now;
-        contender.old_file_until = Moment::BOOT;
         if let Some(files) = &self.files
             && let Err(error) = files.refresh(lease, now)
         {
