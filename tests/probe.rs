@@ -133,6 +133,7 @@ fn a_scrape_tells_the_instant_and_promises_nothing() {
     assert_eq!(value(now, change), 1.0);
     assert_eq!(value(now, "leasehold_renew_duration_seconds_count{lease=\"web\"}"), 1.0);
     assert_eq!(value(now, "leasehold_report_write_failures_total"), 1.0);
+    assert_eq!(value(now, "leasehold_app_alive"), 1.0);
     assert_eq!(boards[0].promised_until(), Moment::BOOT);
 }
 
@@ -154,7 +155,7 @@ fn both_text_forms_parse_strictly() {
     assert_eq!(prometheus["leasehold_api_requests_total"], "counter");
     assert_eq!(open["leasehold_api_requests"], "counter");
     assert_eq!(prometheus.len(), open.len());
-    assert_eq!(prometheus.len(), 10);
+    assert_eq!(prometheus.len(), 11);
 }
 
 /// The families of a scrape with their types. Panics on what the form does not allow: a sample outside its family,

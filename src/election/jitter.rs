@@ -13,7 +13,7 @@ const AFTER_EXPIRY: Duration = Duration::from_millis(50);
 
 pub struct Jitter {
     state: u64,
-    /// ln n + 1, or 7 where n is not known: that of some 400 candidates.
+    /// ln m + 1 for m candidates, or 7 where that is not known: that of some 400.
     lambda: f64,
     longest: Duration,
     n_known: bool,
@@ -21,8 +21,11 @@ pub struct Jitter {
 
 impl Jitter {
     pub fn new(seed: u64, replicas: Option<u32>) -> Self {
-        let lambda = replicas.map_or(7.0, |n| f64::from(n.max(1)).ln() + 1.0);
-        let longest = if replicas.is_some() { Duration::from_secs_f64(0.002 * lambda) } else { FIRST };
+        // One of all has just let go of it, and is no candidate.
+        let candidates = replicas.map(|n| f64::from(n.saturating_sub(1).max(1)));
+        let lambda = candidates.map_or(7.0, |m| m.ln() + 1.0);
+        // Who is alone has nobody to wait for.
+        let longest = candidates.map_or(FIRST, |m| Duration::from_secs_f64(0.002 * lambda * (1.0 - 1.0 / m)));
         Jitter { state: seed, lambda, longest, n_known: replicas.is_some() }
     }
 
@@ -71,6 +74,14 @@ mod tests {
         let early = delays.iter().filter(|delay| **delay < longest / 2).count();
         assert!(early < 500, "{early} of 10000 in the first half");
         assert!(early > 0, "the first half is never used");
+    }
+
+    #[test]
+    fn the_only_other_replica_does_not_wait() {
+        for n in [1, 2] {
+            assert_eq!(Jitter::new(1, Some(n)).delay(false), Duration::ZERO);
+        }
+        assert!(Jitter::new(1, Some(3)).longest > Duration::from_millis(1));
     }
 
     #[test]
