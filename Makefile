@@ -37,7 +37,7 @@ sim: ## The election under simulated faults: N=100000 runs more schedules, SEED=
 .PHONY: bench
 bench: tools ## How long a hand-off takes on a real API server, and what a pod weighs: N=200 for more rounds
 	$(call stage,build the release,cargo build --locked --release --bin leasehold)
-	$(call stage,measure,LEASEHOLD_BENCH_N=$(N) LEASEHOLD_BINARY=$(or $(CARGO_TARGET_DIR),$(CURDIR)/target)/release/leasehold cargo bench --locked --profile dev --bench hand_off)
+	$(call stage,measure,$(if $(wildcard /dev/shm),TMPDIR=/dev/shm) LEASEHOLD_BENCH_N=$(N) LEASEHOLD_BINARY=$(or $(CARGO_TARGET_DIR),$(CURDIR)/target)/release/leasehold cargo bench --locked --profile dev --bench hand_off)
 
 .PHONY: static
 static: ## The release as one static file, for an image

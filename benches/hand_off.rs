@@ -7,8 +7,6 @@
 mod support;
 
 use std::collections::HashMap;
-use std::io::{Read, Write};
-use std::net::TcpListener;
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,6 +15,7 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 
+use support::app::Endpoint;
 use support::clock::{self, BootTime};
 use support::control_plane::{Port, SIDECAR, shared};
 use support::http::{Http, Stream};
@@ -102,29 +101,6 @@ enum LivingApp {
     Endpoint(Arc<AtomicBool>),
 }
 
-/// Answers on a port 200 or 503, as it is told. Its thread ends with the process.
-struct Endpoint {
-    url: String,
-    well: Arc<AtomicBool>,
-}
-
-impl Endpoint {
-    fn start() -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-        let url = format!("http://{}/", listener.local_addr().expect("an address"));
-        let well = Arc::<AtomicBool>::default();
-        let is_well = Arc::clone(&well);
-        thread::spawn(move || {
-            for mut stream in listener.incoming().flatten() {
-                let _ = stream.read(&mut [0; 1024]);
-                let status = if is_well.load(Ordering::Relaxed) { "200 OK" } else { "503 Unwell" };
-                let _ = write!(stream, "HTTP/1.1 {status}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
-            }
-        });
-        Endpoint { url, well }
-    }
-}
-
 /// The leader's app ends (killed, its connection closed, its endpoint unwell); the next round begins when it lives
 /// again.
 fn app_ends(evidence: &str, replicas: Option<u32>, rounds: usize) -> Vec<Duration> {
@@ -151,7 +127,7 @@ fn app_ends(evidence: &str, replicas: Option<u32>, rounds: usize) -> Vec<Duratio
         _ => {
             let number = names.iter().position(|name| *name == pod.pod()).expect("one of them");
             let well = Arc::clone(&endpoints[number].well);
-            well.store(true, Ordering::Relaxed);
+            well.store(true, Ordering::SeqCst);
             LivingApp::Endpoint(well)
         }
     };
@@ -165,7 +141,7 @@ fn app_ends(evidence: &str, replicas: Option<u32>, rounds: usize) -> Vec<Duratio
         match app {
             LivingApp::Lock(app) => app.signal(Signal::KILL),
             LivingApp::Session(app) => drop(app),
-            LivingApp::Endpoint(well) => well.store(false, Ordering::Relaxed),
+            LivingApp::Endpoint(well) => well.store(false, Ordering::SeqCst),
         }
         times.push(wait_200(&mut others) - ended);
         apps.insert(leader.pod().to_owned(), begin(&leader));

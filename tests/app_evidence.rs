@@ -3,52 +3,20 @@
 
 mod support;
 
-use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use support::app::Lock;
+use support::app::{Endpoint, Lock};
 use support::clock;
 use support::control_plane::shared;
 use support::stage::{SOON, Stage};
-
-/// An app's health endpoint, that can be made to fail. Its thread ends with the test's process.
-struct Endpoint {
-    address: SocketAddr,
-    well: Arc<AtomicBool>,
-}
-
-impl Endpoint {
-    fn start() -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-        let address = listener.local_addr().expect("an address");
-        let well = Arc::new(AtomicBool::new(true));
-        let is_well = Arc::clone(&well);
-        std::thread::spawn(move || {
-            for stream in listener.incoming() {
-                let Ok(mut stream) = stream else { continue };
-                let mut request = [0; 1024];
-                let _ = stream.read(&mut request);
-                let status = if is_well.load(Ordering::SeqCst) { "200 OK" } else { "503 Unwell" };
-                let _ = write!(stream, "HTTP/1.1 {status}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
-            }
-        });
-        Endpoint { address, well }
-    }
-
-    fn url(&self) -> String {
-        format!("http://{}/healthz", self.address)
-    }
-}
 
 #[test]
 fn a_pod_whose_app_answers_unwell_hands_over_when_what_was_promised_is_over() {
     let stage = Stage::released(shared(), "health");
     let endpoint = Endpoint::start();
     let pod = |name| stage.slow_pod(name).flag("--answer-ttl", "3s");
-    let first = pod("a").flag("--app-alive", &endpoint.url()).flag("--app-health-interval", "100ms");
+    let first = pod("a").flag("--app-alive", &endpoint.url).flag("--app-health-interval", "100ms");
     let (first, second, recorder) = stage.leader_and_standby(first, pod("b"));
     endpoint.well.store(false, Ordering::SeqCst);
     let since = clock::now();
@@ -81,7 +49,7 @@ fn an_app_that_asks_nothing_for_too_long_does_not_lead() {
 fn with_several_kinds_the_app_lives_while_all_say_so() {
     let stage = Stage::released(shared(), "several");
     let endpoint = Endpoint::start();
-    let pod = stage.slow_pod("a").argument("--app-alive=lock").argument(&format!("--app-alive={}", endpoint.url()));
+    let pod = stage.slow_pod("a").argument("--app-alive=lock").argument(&format!("--app-alive={}", endpoint.url));
     let pod = pod.flag("--app-health-interval", "100ms").start();
     pod.wait_status("why not", SOON, |status| status["message"].as_str().is_some_and(|why| why.contains("its lock")));
     // Several probes long.

@@ -131,6 +131,9 @@ fn a_leader_steps_down_on_request_and_comes_back_when_it_is_its_turn() {
     let (first, second, recorder) = stage.leader_and_standby(stage.slow_pod("a"), stage.slow_pod("b"));
     let refused = second.connect().post(STEP_DOWN, &json!({})).expect("answers");
     assert_eq!((refused.status, &refused.json()["code"]), (409, &json!("not_leader")));
+    assert!(refused.json()["message"].as_str().is_some_and(|why| why.contains("a holds the lease")), "{refused:?}");
+    let refused = first.connect().post(STEP_DOWN, &json!({"to": "a"})).expect("answers");
+    assert_eq!((refused.status, &refused.json()["code"]), (409, &json!("leads_already")));
 
     let mut tokens = vec![token(&first.status())];
     for (leaves, follows) in [(&first, &second), (&second, &first)] {
@@ -143,6 +146,23 @@ fn a_leader_steps_down_on_request_and_comes_back_when_it_is_its_turn() {
         tokens.push(token(&follows.status()));
     }
     assert!(tokens.is_sorted_by(|one, next| one < next), "{tokens:?}");
+    recorder.assert_no_overlap();
+}
+
+#[test]
+fn a_successor_is_named_in_a_request_and_one_that_is_not_there_keeps_nobody_waiting() {
+    let stage = Stage::released(shared(), "named-successor");
+    let (first, second, recorder) = stage.leader_and_standby(stage.slow_pod("a"), stage.slow_pod("b"));
+    let third = stage.slow_pod("c").start();
+    third.wait_status("a standby", SOON, |status| status["holder"] == "a");
+    let answer = first.connect().post(STEP_DOWN, &json!({"to": "nobody"})).expect("answers");
+    assert_eq!(answer.status, 200);
+    let holder = answer.json()["holder"].as_str().expect("somebody leads").to_owned();
+    assert!(["b", "c"].contains(&holder.as_str()), "{holder}");
+    let (leader, next) = if holder == "b" { (&second, "c") } else { (&third, "b") };
+    let answer = leader.connect().post(STEP_DOWN, &json!({"to": next})).expect("answers");
+    assert_eq!((answer.status, &answer.json()["leader"]), (200, &json!(false)));
+    assert_eq!(stage.annotation("leasehold.dev/step-down"), None, "a take-over removes it");
     recorder.assert_no_overlap();
 }
 
