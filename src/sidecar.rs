@@ -43,12 +43,12 @@ const LOCK_RETRY: Duration = Duration::from_millis(50);
 /// Results of requests that wait for the loop.
 const EVENTS: usize = 256;
 
-/// Beyond the answer TTL, the least that a shutdown takes.
-pub const SHORTEST_ENDING: Duration = Duration::from_secs(2);
 /// What is left of the shutdown grace when the election ends: for last answers, and for streams to close.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 /// What a release may take, beyond the promises that it waits for.
 const RELEASE_TIME: Duration = Duration::from_secs(1);
+/// Beyond the answer TTL, the least that a shutdown takes.
+pub const SHORTEST_ENDING: Duration = LAST_WORDS.saturating_add(RELEASE_TIME);
 /// How often the lock of who enforces a term's end is tried, while a release waits for it.
 const ENFORCEMENT_RETRY: Duration = Duration::from_millis(10);
 
@@ -631,12 +631,8 @@ impl Sidecar {
     fn app_gone(&mut self, gone: &Gone) {
         self.metrics.app_is(false);
         for lease in 0..self.contenders.len() {
-            self.one_is_gone(lease, gone);
+            self.handle(lease, gone.clone().into());
         }
-    }
-
-    fn one_is_gone(&mut self, lease: usize, Gone { why, proved }: &Gone) {
-        self.handle(lease, Input::AppGone { proved: *proved, why: why.clone() });
     }
 
     /// The exclusive session that led is gone: its term ends, and with it what was told. The next of this pod, or of
@@ -646,7 +642,7 @@ impl Sidecar {
         let Some(gone) = leading.and_then(|leading| self.app.leader_ended(lease, leading.token, now)) else {
             return;
         };
-        self.one_is_gone(lease, &gone);
+        self.handle(lease, gone.into());
         if self.app.gone().is_none() {
             self.handle(lease, Input::AppAlive);
         }
@@ -658,6 +654,12 @@ fn make_locks(dir: Option<&Path>, boards: &[Arc<Board>]) -> Result<Vec<Option<En
     let Some(dir) = dir else { return Ok(boards.iter().map(|_| None).collect()) };
     lock::open(&dir.join(lock::ALIVE))?;
     boards.iter().map(|board| Enforcement::open(enforcement_lock(dir, &board.lease)).map(Some)).collect()
+}
+
+impl From<Gone> for Input {
+    fn from(Gone { why, proved }: Gone) -> Self {
+        Input::AppGone { proved, why }
+    }
 }
 
 fn refusal(code: &'static str, message: String) -> Result<Course, Refusal> {

@@ -4,14 +4,14 @@
 //! Both are shared `flock`s on empty files that the sidecar makes. Their descriptors are inherited by the keeper, by
 //! CMD and by all that CMD starts: the kernel lets go when the last of them is gone.
 
-use std::fs;
+use std::fs::File;
 use std::io;
-use std::os::fd::OwnedFd;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{FileType, FlockOperation, Mode, OFlags, Stat, flock, fstat, open};
+use rustix::fs::{FileType, FlockOperation, Mode, OFlags, flock, fstat, open};
 use rustix::io::Errno;
+
+use crate::app::lock::is_at;
 
 /// Why a lock is not held.
 #[derive(Debug, thiserror::Error)]
@@ -43,7 +43,7 @@ impl LockError {
 /// A shared lock, held until every process that has its descriptor closed it or ended.
 #[derive(Debug)]
 pub struct Lock {
-    descriptor: OwnedFd,
+    file: File,
     path: PathBuf,
 }
 
@@ -68,30 +68,22 @@ impl Lock {
             Err(Errno::WOULDBLOCK | Errno::INTR) => return Err(LockError::Taken { path: owned() }),
             Err(errno) => return Err(refused(errno)),
         }
-        let lock = Lock { descriptor, path: owned() };
+        let lock = Lock { file: descriptor.into(), path: owned() };
         // Between opening and locking it may have been replaced.
         if lock.is_in_place() { Ok(lock) } else { Err(LockError::Missing { path: owned() }) }
     }
 
     /// The file at the path is still the one that is locked.
     pub fn is_in_place(&self) -> bool {
-        match (fstat(&self.descriptor), fs::symlink_metadata(&self.path)) {
-            (Ok(held), Ok(there)) => is_same(&held, &there),
-            _ => false,
-        }
+        is_at(&self.file, &self.path)
     }
-}
-
-#[allow(clippy::unnecessary_cast)] // The width of these fields differs between machines.
-fn is_same(held: &Stat, there: &fs::Metadata) -> bool {
-    held.st_dev as u64 == there.dev() && held.st_ino as u64 == there.ino()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    use std::fs::File;
+    use std::fs;
 
     #[test]
     fn a_lock_keeps_an_exclusive_one_out_until_it_is_let_go() {

@@ -47,12 +47,6 @@ impl Handler for Routes {
     }
 }
 
-/// What a session was opened with.
-struct SessionOf {
-    name: Option<String>,
-    exclusive: bool,
-}
-
 /// A path that exists.
 enum Route {
     Legacy,
@@ -90,7 +84,7 @@ impl Routes {
         }
         match route {
             Route::Legacy => self.legacy(),
-            Route::LegacyEvents => self.events(0, Format::Legacy { last: None }, connection, None),
+            Route::LegacyEvents => self.events(0, Format::Legacy { last: None }, connection),
             Route::Leader(lease) => self.leader(lease),
             Route::AlwaysOk(lease) => Ok(self.one(lease)),
             Route::All => self.all(query, connection).await,
@@ -98,7 +92,7 @@ impl Routes {
                 self.wait(&[lease], query, connection).await?;
                 Ok(self.one(lease))
             }
-            Route::Watch(lease) => self.events(lease, Format::Status, connection, None),
+            Route::Watch(lease) => self.events(lease, Format::Status, connection),
             Route::Session => self.session(query, connection),
             Route::StepDown(lease) => self.step_down(lease, request).await,
             Route::Stopped(lease) => self.stopped(lease, request).await,
@@ -221,11 +215,10 @@ impl Routes {
         Ok(())
     }
 
-    fn events(&self, lease: usize, format: Format, connection: Connection, session: Option<SessionOf>) -> Outcome {
+    fn events(&self, lease: usize, format: Format, connection: Connection) -> Outcome {
         let place = self.stream()?;
         let (board, clock) = (Arc::clone(&self.app.boards[lease]), Arc::clone(&self.app.clock));
-        let session = session.map(|of| self.app.sessions.open(lease, of.name.as_deref(), of.exclusive));
-        Ok(reply::events(Events::new(board, clock, format, connection, session, place)))
+        Ok(reply::events(Events::new(board, clock, format, connection, None, place)))
     }
 
     /// A stream that says, by being open, that the app lives.
@@ -236,12 +229,15 @@ impl Routes {
             Some("true") => true,
             Some(_) => return Err(error(StatusCode::BAD_REQUEST, "bad_exclusive", "exclusive is true or false")),
         };
-        let of = SessionOf { name: query::value(query, "name"), exclusive };
-        if exclusive && !self.app.sessions.counts(of.name.as_deref()) {
+        let (sessions, name) = (&self.app.sessions, query::value(query, "name"));
+        if exclusive && !sessions.counts(name.as_deref()) {
             let message = "only sessions of the name that --session-name gives may lead: add it as &name=";
             return Err(error(StatusCode::BAD_REQUEST, "bad_name", message));
         }
-        self.events(lease, Format::Status, connection, Some(of))
+        let place = self.stream()?;
+        let session = Some(sessions.open(lease, name.as_deref(), exclusive));
+        let (board, clock) = (Arc::clone(&self.app.boards[lease]), Arc::clone(&self.app.clock));
+        Ok(reply::events(Events::new(board, clock, Format::Status, connection, session, place)))
     }
 
     fn stream(&self) -> Result<OwnedSemaphorePermit, Box<Reply>> {
