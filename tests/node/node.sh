@@ -374,15 +374,24 @@ down() {
     rm -rf "$state"
 }
 
+# The processes here that were started as a node's first: those of this folder, whether or not it is still there.
+first_processes() {
+    local path words
+    for path in /proc/[0-9]*; do
+        mapfile -d '' -t words <"$path/cmdline" || continue
+        [[ ${#words[@]} -lt 2 || ${words[-2]} != */init.sh || ${words[-1]} != "$folder" ]] || echo "${path#/proc/}"
+    done 2>/dev/null
+}
+
 # Ends the node that describe has named, and what it had outside its namespaces.
 take_down() {
     local process try
-    process=$(cat "$folder/init.pid" 2>/dev/null || true)
-    if [ -n "$process" ] && [[ $(tr '\0' ' ' <"/proc/$process/cmdline" 2>/dev/null) == *"init.sh $folder " ]]; then
-        kill -KILL "$process" 2>/dev/null || true
-        # A zombie has no command line: all it had is gone.
-        while [ -n "$(tr -d '\0' <"/proc/$process/cmdline" 2>/dev/null)" ]; do sleep 0.02; done
-    fi
+    # With the first process of a namespace the kernel ends all of it. A zombie has no command line.
+    while process=$(first_processes) && [ -n "$process" ]; do
+        # shellcheck disable=SC2086 # one word a process
+        kill -KILL $process 2>/dev/null || true
+        sleep 0.02
+    done
     remove_cgroup "$cgroup"
     for try in {1..50}; do
         ip link show "$host_link" >/dev/null 2>&1 || break
