@@ -54,8 +54,9 @@ The pod needs automountServiceAccountToken: false, and leasehold.volumes.
     {{- toYaml . | nindent 4 }}
   {{- end }}
   volumeMounts:
+    # The sidecar makes its directory in the volume, and the app mounts that: see leasehold.appVolumeMounts.
     - name: leasehold
-      mountPath: /run/leasehold
+      mountPath: /run
     - name: leasehold-state
       mountPath: /var/lib/leasehold
     - name: leasehold-token

@@ -25,10 +25,14 @@
                 fieldPath: metadata.namespace
 {{- end -}}
 
-{{/* For the app's container. */}}
+{{/*
+For the app's container. Of the volume, the directory that the sidecar makes in it: the root of a volume in memory is
+sticky and everybody's, and there the kernel (fs.protected_regular) refuses flock(1) the sidecar's files.
+*/}}
 {{- define "leasehold.appVolumeMounts" -}}
 - name: leasehold
   mountPath: /run/leasehold
+  subPath: leasehold
   readOnly: true
 {{- end -}}
 
