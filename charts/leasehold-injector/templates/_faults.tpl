@@ -21,6 +21,8 @@ alone, and the validating one refuses it with these sentences.
     '"' + variables.leases.join(',') + '" is no name of a Lease: lower-case letters, digits, "-" and "." between them, at most 230 characters; several are separated by a comma and differ'
 - unless: variables.timing in ['standard', 'calm', 'fast']
   say: "'leasehold.dev/timing is \"' + variables.timing + '\": it must be standard, calm or fast'"
+- unless: variables.leaseDuration.matches('^[1-9][0-9]{0,3}s$') && int(variables.leaseDuration.replace('s', '')) <= 3600
+  say: "'leasehold.dev/lease-duration is \"' + variables.leaseDuration + '\": it must be whole seconds from 1s to 3600s'"
 - unless: |-
     variables.alive == 'none' || variables.alive.split(',').all(e,
       e.matches('^(lock|session|asking|(tcp://|http://)(127[.]0[.]0[.]1|localhost|\\[::1\\]):[0-9]{1,5}(/[!-+.-~-]*)?)$'))
@@ -78,7 +80,7 @@ alone, and the validating one refuses it with these sentences.
 
 {{- define "leasehold-injector.annotations" -}}
 [
-{{- range $index, $name := list "alive" "args" "compat" "containers" "cpu-limit" "cpu-request" "image" "injected" "lease" "listen" "memory-limit" "memory-request" "position" "probe-port" "probes" "role-label" "timing" -}}
+{{- range $index, $name := list "alive" "args" "compat" "containers" "cpu-limit" "cpu-request" "image" "injected" "lease" "lease-duration" "listen" "memory-limit" "memory-request" "position" "probe-port" "probes" "role-label" "timing" -}}
 {{ if $index }}, {{ end }}'leasehold.dev/{{ $name }}'
 {{- end -}}
 ]
@@ -86,7 +88,7 @@ alone, and the validating one refuses it with these sentences.
 
 {{/* Flags that leasehold.dev/args may not repeat. */}}
 {{- define "leasehold-injector.ownFlags" -}}
-['--lease', '--app-alive', '--listen', '--probe-listen', '--report-dir', '--state-dir', '--role-label', '--pod-name', '--namespace', '--kubeconfig']
+['--lease', '--lease-duration', '--app-alive', '--listen', '--probe-listen', '--report-dir', '--state-dir', '--role-label', '--pod-name', '--namespace', '--kubeconfig']
 {{- end }}
 
 {{/* The sentences of what is wrong, as a list. */}}

@@ -18,8 +18,8 @@
 - name: runArgs
   expression: |-
     ['run', '--lease=' + variables.leases.join(',')] +
-    (variables.timing == 'calm' ? ['--lease-duration=60s'] : variables.timing == 'fast' ? ['--lease-duration=5s'] : []) +
-    (variables.alive == 'none' ? [] : ['--app-alive=' + variables.alive]) +
+    ['--lease-duration=' + variables.leaseDuration] +
+    (variables.alive == 'none' ? [] : variables.alive.split(',').map(e, '--app-alive=' + e)) +
     (variables.listen == 'unix' ? ['--listen=unix:/run/leasehold/leasehold.sock'] : variables.listenPort == '4040' ? [] : ['--listen=' + variables.listen]) +
     variables.probeListen +
     (variables.roleLabel == 'true' ? ['--role-label'] : []) +
@@ -30,7 +30,7 @@
 {{- end }}
 
 {{- define "leasehold-injector.patches" -}}
-{{- $http := include "leasehold-injector.httpProbes" (dict "port" "cel:int(variables.probePort)") | fromYaml -}}
+{{- $http := include "leasehold-injector.httpProbes" . | fromYaml -}}
 {{- $exec := include "leasehold-injector.execProbes" (dict
   "startup" "cel:['/leasehold', 'probe', 'startup'] + variables.probeListen"
   "ready" "cel:['/leasehold', 'probe', 'ready'] + variables.probeListen") | fromYaml -}}

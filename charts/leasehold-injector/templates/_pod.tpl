@@ -47,6 +47,10 @@ params.data[?'{{ .key }}'].orValue('')
 - name: leases
   expression: |-
     'leasehold.dev/lease' in variables.annotations ? variables.annotations['leasehold.dev/lease'].split(',').map(l, l.trim()) : [variables.workload]
+- name: leaseDuration
+  expression: |-
+    variables.annotations[?'leasehold.dev/lease-duration'].orValue(
+      variables.timing == 'calm' ? '60s' : variables.timing == 'fast' ? '5s' : '15s')
 - name: hostNetwork
   expression: object.spec.?hostNetwork.orValue(false)
 - name: listen

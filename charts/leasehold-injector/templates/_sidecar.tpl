@@ -31,13 +31,13 @@ volumeMounts:
 {{- end }}
 
 {{- define "leasehold-injector.httpProbes" -}}
-startupProbe: {httpGet: {path: /livez, port: {{ toJson .port }}}, periodSeconds: 1, failureThreshold: 60}
-readinessProbe: {httpGet: {path: /readyz, port: {{ toJson .port }}}, periodSeconds: 10}
+startupProbe: {httpGet: {path: /livez, port: leasehold}, periodSeconds: 1, failureThreshold: 60}
+readinessProbe: {httpGet: {path: /readyz, port: leasehold}, periodSeconds: 5}
 {{- end }}
 
 {{- define "leasehold-injector.execProbes" -}}
 startupProbe: {exec: {command: {{ toJson .startup }}}, periodSeconds: 1, failureThreshold: 60}
-readinessProbe: {exec: {command: {{ toJson .ready }}}, periodSeconds: 10}
+readinessProbe: {exec: {command: {{ toJson .ready }}}, periodSeconds: 5}
 {{- end }}
 
 {{/* Pod Security "restricted". The image's own user is 65532; any other that is not root does. */}}
