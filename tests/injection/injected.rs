@@ -45,7 +45,7 @@ fn a_pod_of_a_deployment_gets_the_sidecar_as_documented() {
             },
             "resources": {"requests": {"cpu": "10m", "memory": "16Mi"}, "limits": {"memory": "32Mi"}},
             "volumeMounts": [
-                {"name": "leasehold", "mountPath": "/run/leasehold"},
+                {"name": "leasehold", "mountPath": "/run"},
                 {"name": "leasehold-state", "mountPath": "/var/lib/leasehold"},
                 {"name": "leasehold-token", "mountPath": "/var/run/secrets/kubernetes.io/serviceaccount", "readOnly": true},
             ],
@@ -84,7 +84,8 @@ fn env(container: &Value) -> Vec<(&str, &str)> {
 
 fn mounts_the_report(container: &Value) -> bool {
     let mounts = container["volumeMounts"].as_array().map(Vec::as_slice).unwrap_or_default();
-    mounts.contains(&json!({"name": "leasehold", "mountPath": "/run/leasehold", "readOnly": true}))
+    let report = json!({"name": "leasehold", "mountPath": "/run/leasehold", "subPath": "leasehold", "readOnly": true});
+    mounts.contains(&report)
 }
 
 fn names(containers: &Value) -> Vec<&str> {
@@ -222,7 +223,8 @@ fn every_app_container_is_told_unless_some_are_named() {
     assert_eq!(env(container(&all, "app"))[..2], [("A", "1"), ("A", "2")]);
     assert_eq!(container(&all, "proxy")["volumeMounts"][0], json!({"name": "data", "mountPath": "/data"}));
     assert_eq!(told(&shop.create(&annotated(pod.clone(), "containers", "app"))), ["app"]);
-    assert_eq!(told(&shop.create(&annotated(pod, "containers", "proxy, migrate"))), ["proxy", "migrate"]);
+    let first = annotated(pod, "position", "first");
+    assert_eq!(told(&shop.create(&annotated(first, "containers", "proxy, migrate"))), ["proxy", "migrate"]);
 }
 
 #[test]

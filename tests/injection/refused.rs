@@ -116,6 +116,9 @@ fn what_the_pod_has_is_not_overwritten() {
     let sentence = "a container of this pod is called leasehold and is no native sidecar";
     refused(json!({"spec": {"containers": [{"name": "leasehold", "image": "a"}]}}), sentence);
     refused(json!({"spec": {"initContainers": [{"name": "leasehold", "image": "a"}]}}), sentence);
+    let migrate = json!({"spec": {"initContainers": [{"name": "migrate", "image": "i"}]}});
+    let early = annotated(with(pod_of_deployment("web"), migrate), "containers", "migrate");
+    says(&shop.refusal(&early), "an init container, which would run before the sidecar");
     refused(json!({"spec": {"os": {"name": "windows"}}}), "this pod is for Windows");
 }
 

@@ -21,9 +21,7 @@ pub fn template(release: &str, chart: &str, arguments: &[&str]) -> Result<String
     }
 }
 
-/// HELM names another than the pinned one.
 fn helm() -> &'static Path {
-    static HELM: LazyLock<PathBuf> =
-        LazyLock::new(|| std::env::var_os("HELM").map_or_else(|| tool_folder(&["helm"]).join("helm"), PathBuf::from));
+    static HELM: LazyLock<PathBuf> = LazyLock::new(|| tool_folder(&["helm"]).join("helm"));
     &HELM
 }

@@ -19,7 +19,8 @@ readinessProbe: {{ toJson .v.readinessProbe }}
 securityContext: {{ toJson .v.securityContext }}
 resources: {{ toJson .v.resources }}
 volumeMounts:
-- {name: leasehold, mountPath: /run/leasehold}
+# The sidecar makes its directory in the volume, and the app mounts that: leasehold-injector.appMount.
+- {name: leasehold, mountPath: /run}
 - {name: leasehold-state, mountPath: /var/lib/leasehold}
 - {name: leasehold-token, mountPath: /var/run/secrets/kubernetes.io/serviceaccount, readOnly: true}
 {{- end }}
@@ -62,6 +63,10 @@ seccompProfile: {type: RuntimeDefault}
     - downwardAPI: {items: [{path: namespace, fieldRef: {fieldPath: metadata.namespace}}]}
 {{- end }}
 
+{{/*
+Of the volume, the directory that the sidecar makes in it: the root of a volume in memory is sticky and everybody's, and
+there the kernel (fs.protected_regular) refuses flock(1) the sidecar's files.
+*/}}
 {{- define "leasehold-injector.appMount" -}}
-{name: leasehold, mountPath: /run/leasehold, readOnly: true}
+{name: leasehold, mountPath: /run/leasehold, subPath: leasehold, readOnly: true}
 {{- end }}
