@@ -2,6 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::os::unix::net::UnixStream;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -29,14 +30,7 @@ pub struct Args {
 }
 
 pub fn main(args: &Args) -> ExitCode {
-    let address = match &args.probe_listen {
-        Address::Tcp(address) => *address,
-        Address::Localhost(port) | Address::AnyInterface(port) => SocketAddr::from((Ipv4Addr::LOCALHOST, *port)),
-        Address::Unix(_) => {
-            eprintln!("leasehold: the probes are on TCP: give --probe-listen ADDRESS:PORT");
-            return ExitCode::from(super::EX_USAGE);
-        }
-    };
+    let address = &args.probe_listen;
     let path = match args.which {
         Which::Startup | Which::Live => "/livez",
         Which::Ready => "/readyz",
@@ -45,16 +39,33 @@ pub fn main(args: &Args) -> ExitCode {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
-            eprintln!("leasehold: no answer from http://{address}{path}: {error}");
+            eprintln!("leasehold: no answer from {address} to {path}: {error}");
             ExitCode::FAILURE
         }
     }
 }
 
+fn ask(address: &Address, path: &str) -> std::io::Result<bool> {
+    let tcp = |address| -> std::io::Result<TcpStream> {
+        let stream = TcpStream::connect_timeout(&address, PATIENCE)?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        Ok(stream)
+    };
+    match address {
+        Address::Tcp(address) => is_well(tcp(*address)?, path),
+        Address::Localhost(port) | Address::AnyInterface(port) => {
+            is_well(tcp(SocketAddr::from((Ipv4Addr::LOCALHOST, *port)))?, path)
+        }
+        Address::Unix(file) => {
+            let stream = UnixStream::connect(file)?;
+            stream.set_read_timeout(Some(PATIENCE))?;
+            is_well(stream, path)
+        }
+    }
+}
+
 /// One request and the first bytes of its answer: the status is all that a probe wants.
-fn ask(address: SocketAddr, path: &str) -> std::io::Result<bool> {
-    let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
+fn is_well(mut stream: impl Read + Write, path: &str) -> std::io::Result<bool> {
     write!(stream, "GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n")?;
     let mut head = [0; 12];
     stream.read_exact(&mut head)?;
