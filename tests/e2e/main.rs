@@ -18,5 +18,7 @@ mod support;
 mod workload;
 
 mod deployment;
+mod life;
+mod memory;
 mod processes;
 mod whole_cluster;
