@@ -88,6 +88,8 @@ build_leasehold() {
     local arch
     arch=$(uname -m | sed 's/x86_64/amd64/; s/aarch64/arm64/')
     "$here/../image/build.sh" "$binary" "$arch" . "$image"
+    # Two of them go into one folder.
+    mv "leasehold-$arch.tar" "leasehold-${image##*:}.tar"
 }
 
 # NAME SOURCE...: builds NAME unless it is there; prints its archive
