@@ -104,7 +104,7 @@ fn both_ends_of_a_term_are_told_on_the_lease_and_on_the_pod() {
 fn why_a_term_ended_is_told() {
     let stage = stage(shared(), "why");
     let uid = stage.create_pod("a");
-    let mut pod = told(&stage, stage.pod("a").flag("--on-sigterm", "release"), &uid).argument("--trust-unheld").start();
+    let pod = told(&stage, stage.pod("a"), &uid).argument("--trust-unheld").start();
     let mut count = 0;
     let mut next = || {
         count += 2;
@@ -122,12 +122,31 @@ fn why_a_term_ended_is_told() {
     assert!(next().contains("another holder appeared in the lease"));
 
     pod.wait_leader(SOON);
+    pod.connect().post(STEP_DOWN, &json!({})).expect("answers");
+    assert!(next().contains("this pod steps down on request"));
+}
+
+#[test]
+fn a_sidecar_ends_when_the_end_of_its_term_is_told() {
+    let stage = Stage::released(shared(), "ends");
+    let front = Front::open(shared());
+    // The release is written long before the first of two is answered.
+    front.set(|request| match request.method.as_str() {
+        "POST" => Act::PassAfter(Duration::from_millis(150)),
+        _ => Act::Pass,
+    });
+    let pod = Sidecar::of(LEASE, &stage.namespace, &front.kubeconfig(), "a").flag("--on-sigterm", "release");
+    let mut pod = told(&stage, pod, &stage.create_pod("a")).start();
+    pod.wait_leader(SOON);
+    wait_until("the Pod's Event", SOON, || pod.metric("leasehold_api_requests_total", &POSTS) == 2.0);
     pod.sigterm();
     assert!(pod.wait(SOON).success());
-    // It ends when that is told: there is nobody left to tell it later.
-    let all = messages(&stage, "Lease");
-    assert_eq!(all.len(), 6, "{all:#?}");
-    assert!(all[5].starts_with("a stopped leading: this sidecar is ending"), "{all:#?}");
+    // There is nobody left to tell it later.
+    for kind in ["Lease", "Pod"] {
+        let all = messages(&stage, kind);
+        assert_eq!(all.len(), 2, "{all:#?}");
+        assert!(all[1].starts_with("a stopped leading: this sidecar is ending"), "{all:#?}");
+    }
 }
 
 #[test]
