@@ -12,9 +12,9 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser;
-use serde_json::json;
+use serde::Serialize;
 
-use super::run;
+use super::run::{self, Switch};
 use super::{Cli, Command, EX_USAGE, duration};
 use crate::devapi::Labels;
 use crate::doctor::{self, Beside, Check, Findings, Task};
@@ -38,12 +38,12 @@ pub struct Args {
     /// table (a line for each check, as soon as it is known), or json
     #[arg(short, long, value_enum, value_name = "FORM", default_value_t = Output::Table)]
     output: Output,
-    /// The sidecar keeps a label on its pod: look at the permissions that this needs
+    /// As of run: the sidecar keeps a label on its pod
     #[arg(long)]
     role_label: bool,
-    /// Whether the sidecar writes Events
-    #[arg(long, value_enum, value_name = "WHETHER", default_value_t = Events::On)]
-    events: Events,
+    /// As of run: the sidecar writes Events
+    #[arg(long, value_enum, value_name = "SWITCH")]
+    events: Option<Switch>,
     /// Wait so long for a sign of life of whoever holds the Lease
     #[arg(long, value_name = "TIME", value_parser = duration)]
     holder_within: Option<Duration>,
@@ -79,10 +79,11 @@ enum Output {
     Json,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-enum Events {
-    On,
-    Off,
+/// What `-o json` prints. Keys and the first words of names are only ever added.
+#[derive(Serialize)]
+struct All<'a> {
+    ok: bool,
+    checks: &'a [Check],
 }
 
 pub fn main(args: Args) -> ExitCode {
@@ -107,8 +108,9 @@ pub fn main(args: Args) -> ExitCode {
     // A name that is still being looked up is not waited for.
     runtime.shutdown_background();
     if output == Output::Json {
-        let all = json!({"ok": !findings.any_failed(), "checks": findings.checks});
-        say(&format!("{all:#}\n"));
+        let all = All { ok: !findings.any_failed(), checks: &findings.checks };
+        // Text into memory: nothing here can fail.
+        say(&(serde_json::to_string_pretty(&all).unwrap_or_default() + "\n"));
     }
     match findings.any_failed() {
         true => ExitCode::from(SOMETHING_FAILED),
@@ -138,8 +140,6 @@ impl Args {
             pod: Some(settings.pod.clone()).filter(|pod| pod != NO_POD),
             settings,
             beside,
-            role_label: self.role_label,
-            events: self.events == Events::On,
             holder_within: self.holder_within,
             holder_selector: self.holder_selector,
         })
@@ -170,6 +170,8 @@ impl Args {
         take(&self.probe_listen, &mut run.probe_listen);
         take(&self.report_dir, &mut run.report_dir);
         take(&self.state_dir, &mut run.state_dir);
+        take(&self.events, &mut run.events);
+        run.role_label |= self.role_label;
     }
 }
 
@@ -212,7 +214,7 @@ struct Table {
 
 impl Table {
     fn show(&mut self, check: &Check) {
-        let mut text = format!("{:<8} {:<22} {}\n", check.status.as_str(), check.name, shown(&check.message));
+        let mut text = format!("{:<8} {:<26} {}\n", check.status.as_str(), check.name, shown(&check.message));
         match &check.fix {
             Some(fix) if self.last_fix.as_ref() == Some(fix) => text += "         -> as above\n",
             Some(fix) => {

@@ -9,7 +9,7 @@ use jiff::{SignedDuration, Timestamp};
 use kube::config::AuthInfo;
 use serde_json::{Value, json};
 
-use super::{Findings, Task, span};
+use super::{Beside, Findings, Status, Task, span};
 use crate::kubernetes::{Api, Connection, Failure, Origin, advice, request};
 use crate::names::dns_label;
 use crate::time::{Clock, Moment, Now, SystemClock};
@@ -24,6 +24,8 @@ const NATIVE_SIDECARS: (u32, u32) = (1, 29);
 pub struct Cluster {
     connection: Arc<Connection>,
     pub namespace: String,
+    /// That of the sidecar's pod, which may be another than the Lease's.
+    pub pod_namespace: String,
     pub auth: AuthInfo,
     deadline: Moment,
     /// What the API server's clock said, and when here.
@@ -37,11 +39,8 @@ impl Cluster {
         let (config, origin) = match source.find().await {
             Ok(found) => found,
             Err(error) => {
-                findings.failed(
-                    "configuration",
-                    error.to_string(),
-                    "mount a service account token, or give --kubeconfig FILE and --context NAME",
-                );
+                // What to do stands there as well.
+                findings.note(Status::Failed, "configuration", error.to_string(), None);
                 return None;
             }
         };
@@ -51,7 +50,7 @@ impl Cluster {
             findings.failed("configuration", message, "give --namespace");
             return None;
         }
-        let connection = match Connection::new(source.clone(), &config, Box::new(|_, _| {})) {
+        let connection = match Connection::new(source.clone(), &config, Box::new(|_, _, _| {})) {
             Ok(connection) => Arc::new(connection),
             Err(error) => {
                 findings.failed(
@@ -71,7 +70,13 @@ impl Cluster {
         };
         findings.ok("configuration", format!("{origin}: {url}, namespace {namespace}"));
         let deadline = SystemClock.boot() + ALL_ATTEMPTS;
-        let mut cluster = Cluster { connection, namespace, auth: config.auth_info, deadline, clock: None };
+        let pod_namespace = match (&task.settings.pod_namespace, task.beside) {
+            (Some(namespace), _) => namespace.clone(),
+            (None, Beside::Nothing) => namespace.clone(),
+            (None, _) => config.default_namespace,
+        };
+        let auth = config.auth_info;
+        let mut cluster = Cluster { connection, namespace, pod_namespace, auth, deadline, clock: None };
         cluster.greet(url, findings).await.then_some(cluster)
     }
 

@@ -45,8 +45,8 @@ pub async fn examine(cluster: &mut Cluster, findings: &mut Findings) -> Option<S
             None
         }
         // Who asks is not told, and may still be allowed what it needs.
-        Err(Failure::Status { code: 403 | 404, .. }) => {
-            findings.skipped(name, "the API server does not say who asks (a cluster older than 1.28, or without the ClusterRole system:basic-user)");
+        Err(failure) if failure.is_no_such_question() => {
+            findings.skipped(name, "the API server does not say who asks");
             Some(String::new())
         }
         Err(failure) => {

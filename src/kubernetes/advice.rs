@@ -97,7 +97,7 @@ pub fn label_advice(failure: &Failure, Pod { namespace, name, .. }: &Pod) -> Str
 /// Permissions that are needed together, and the Role that grants them: its text is YAML, ready to be applied.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Role {
-    name: String,
+    pub name: String,
     pub namespace: String,
     /// The API group; the core one is empty.
     pub group: &'static str,

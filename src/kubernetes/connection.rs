@@ -135,6 +135,11 @@ impl Failure {
         }
     }
 
+    /// This API server is not asked such things, or not by everybody.
+    pub fn is_no_such_question(&self) -> bool {
+        matches!(self, Failure::Status { code: 403 | 404 | 405, .. })
+    }
+
     /// A word for metrics.
     pub fn reason(&self) -> &'static str {
         match self {
