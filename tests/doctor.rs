@@ -599,7 +599,7 @@ fn webhooks_and_policies_that_match_leases_are_told_and_no_others() {
     admission.policy(false, "unbound", validating(&["UPDATE"]));
     admission.policy(false, "deletes", validating(&["DELETE"]));
     admission.bind(false, "binding", json!({"policyName": "bound", "validationActions": ["Deny", "Audit"]}));
-    let mutation = json!({"patchType": "JSONPatch", "jsonPatch": {"expression": "[]"}});
+    let mutation = json!({"patchType": "JSONPatch", "jsonPatch": {"expression": "[JSONPatch{op: 'test', path: '/kind', value: 'Lease'}]"}});
     admission.policy(
         true,
         "mutates",
@@ -645,8 +645,8 @@ fn what_admission_refuses_is_found_by_a_write_that_writes_nothing() {
     // A webhook that cannot be called, and must be.
     let hook = webhook("down.example.com", leases_rule(&["CREATE"]), "Fail");
     admission.create(
-        "validatingwebhookconfigurations",
-        "ValidatingWebhookConfiguration",
+        "mutatingwebhookconfigurations",
+        "MutatingWebhookConfiguration",
         "down",
         json!({"webhooks": [hook]}),
     );

@@ -270,7 +270,7 @@ fn listen(flag: &str, address: &Address, task: &Task, findings: &mut Findings) {
     let other = "another process listens there";
     let fix =
         format!("end it, or give another --{flag}; pods with hostNetwork share the node's ports, and need one each");
-    match door(flag, address) {
+    match door(flag, address, task) {
         Door::Free if task.beside == Beside::Sidecar => {
             findings.warning(
                 name,
@@ -289,15 +289,15 @@ fn listen(flag: &str, address: &Address, task: &Task, findings: &mut Findings) {
     }
 }
 
-fn door(flag: &str, address: &Address) -> Door {
+fn door(flag: &str, address: &Address, task: &Task) -> Door {
     let path = if flag == "listen" { WRONG_DOOR } else { "/metrics" };
     if let Address::Unix(socket) = address {
         return match ask::unix(socket, path) {
             // What a killed sidecar leaves is removed by the next one.
             Err(error) if [io::ErrorKind::NotFound, io::ErrorKind::ConnectionRefused].contains(&error.kind()) => {
-                match made_in(socket) {
-                    Some(_) => Door::Free,
-                    None => {
+                match may_have(socket, task) {
+                    true => Door::Free,
+                    false => {
                         Door::Fault("no socket can be made there: its directory is missing, or not writable".into())
                     }
                 }
@@ -313,6 +313,13 @@ fn door(flag: &str, address: &Address) -> Door {
         }
     }
     Door::Free
+}
+
+/// A socket can be made there. The sidecar makes its report directory before, and no other.
+fn may_have(socket: &Path, task: &Task) -> bool {
+    let Some(dir) = socket.parent() else { return false };
+    let is_made = !dir.exists() && task.settings.report_dir.as_deref() == Some(dir) && made_in(dir).is_some();
+    is_made || access(dir, Access::WRITE_OK | Access::EXEC_OK).is_ok()
 }
 
 fn answered(answer: io::Result<(u16, String)>) -> Door {
