@@ -916,6 +916,18 @@ fn a_holder_that_renews_lives_and_one_that_does_not_fails() {
     assert!(!as_sidecar(&stage, &[]).has("holder it"));
 }
 
+/// Runs it while somebody holds the Lease and renews it.
+fn renewed_meanwhile(stage: &Stage, holder: &str, run: impl FnOnce() -> Examined + Send) -> Examined {
+    std::thread::scope(|scope| {
+        let examined = scope.spawn(run);
+        while !examined.is_finished() {
+            stage.patch_spec(held_by(holder));
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        examined.join().expect("does not panic")
+    })
+}
+
 #[test]
 fn a_holder_that_comes_in_time_is_waited_for() {
     let stage = Stage::new(shared(), "late");
@@ -923,12 +935,7 @@ fn a_holder_that_comes_in_time_is_waited_for() {
     waiting(&["--holder-within=500ms"]).assert("holder it", "failed", "there is no such Lease");
     stage.create_released();
     waiting(&["--holder-within=500ms"]).assert("holder it", "failed", "nobody holds it");
-    let examined = std::thread::scope(|scope| {
-        let examined = scope.spawn(|| waiting(&["--holder-within=15s"]));
-        std::thread::sleep(Duration::from_millis(700));
-        stage.patch_spec(json!({"holderIdentity": "b_1", "renewTime": now()}));
-        examined.join().expect("does not panic")
-    });
+    let examined = renewed_meanwhile(&stage, "b_1", || waiting(&["--holder-within=15s"]));
     examined.assert("holder it", "ok", "b holds it, and lives");
 }
 
@@ -946,12 +953,8 @@ fn the_holders_pod_runs_and_has_the_labels_or_it_is_told_which_not() {
     selected("app=web").assert("holder it", "ok", "web-0 holds it; its pod runs and has the labels");
     selected("app in (web,api),!gone").assert("holder it", "ok", "has the labels");
     selected("app!=web").assert("holder it", "failed", "has not the labels of --holder-selector");
-    let renewed = std::thread::scope(|scope| {
-        let examined = scope.spawn(|| as_admin(&stage, &["--holder-selector=app=web", "--holder-within=15s"]));
-        std::thread::sleep(Duration::from_millis(700));
-        stage.patch_spec(held_by("web-0_2"));
-        examined.join().expect("does not panic")
-    });
+    let both = ["--holder-selector=app=web", "--holder-within=15s"];
+    let renewed = renewed_meanwhile(&stage, "web-0_1", || as_admin(&stage, &both));
     renewed.assert("holder it", "ok", "web-0 holds it, and lives; its pod runs");
 
     let kubeconfig = shared().kubeconfig_for(OTHER, None);
