@@ -18,5 +18,6 @@ mod support;
 mod workload;
 
 mod deployment;
+mod nodes;
 mod processes;
 mod whole_cluster;

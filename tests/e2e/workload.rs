@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use crate::cluster::Node;
 use crate::stage::Stage;
 
 /// What the app is written in.
@@ -28,12 +29,22 @@ pub struct Workload {
     pub sidecar: Vec<&'static str>,
     /// More variables of the app's.
     pub env: Vec<(&'static str, &'static str)>,
+    /// Where its pods may run, one on each: anywhere but on workers where it is empty.
+    pub nodes: Vec<String>,
 }
 
 impl Workload {
     /// `web`, three replicas, Python, without evidence.
     pub fn new() -> Self {
-        Self { name: "web", replicas: 3, app: App::Python, alive: Alive::Nothing, sidecar: vec![], env: vec![] }
+        Self {
+            name: "web",
+            replicas: 3,
+            app: App::Python,
+            alive: Alive::Nothing,
+            sidecar: vec![],
+            env: vec![],
+            nodes: vec![],
+        }
     }
 
     pub fn alive(mut self, alive: Alive) -> Self {
@@ -48,6 +59,13 @@ impl Workload {
 
     pub fn replicas(mut self, replicas: u32) -> Self {
         self.replicas = replicas;
+        self
+    }
+
+    /// One replica on each of these nodes.
+    pub fn on_each(mut self, nodes: &[&Node]) -> Self {
+        self.nodes = nodes.iter().map(|node| node.name.clone()).collect();
+        self.replicas = nodes.len() as u32;
         self
     }
 
@@ -89,6 +107,8 @@ impl Workload {
 
     fn pod(&self, stage: &Stage) -> Value {
         json!({
+            "affinity": self.affinity(),
+            "tolerations": [{"key": "leasehold.dev/worker", "operator": "Exists"}],
             "serviceAccountName": self.name,
             "terminationGracePeriodSeconds": 30,
             "initContainers": [self.sidecar()],
@@ -99,6 +119,19 @@ impl Workload {
                 {"name": "records", "hostPath": {"path": stage.cluster.records(&stage.namespace), "type": "Directory"}},
             ],
         })
+    }
+
+    fn affinity(&self) -> Value {
+        let hostname = "kubernetes.io/hostname";
+        if self.nodes.is_empty() {
+            let on_first = json!({"key": hostname, "operator": "In", "values": ["node1"]});
+            return node_affinity(on_first);
+        }
+        let mut affinity = node_affinity(json!({"key": hostname, "operator": "In", "values": self.nodes}));
+        affinity["podAntiAffinity"] = json!({"requiredDuringSchedulingIgnoredDuringExecution": [
+            {"labelSelector": {"matchLabels": {"app": self.name}}, "topologyKey": hostname},
+        ]});
+        affinity
     }
 
     fn sidecar(&self) -> Value {
@@ -151,6 +184,7 @@ impl Workload {
             "name": "app",
             "image": image,
             "env": env,
+            "readinessProbe": {"httpGet": {"path": "/", "port": 8080}, "periodSeconds": 1},
             "resources": {"requests": {"cpu": "10m", "memory": "16Mi"}, "limits": {"memory": "64Mi"}},
             "volumeMounts": [
                 {"name": "leasehold", "mountPath": "/run/leasehold", "readOnly": true},
@@ -158,6 +192,12 @@ impl Workload {
             ],
         })
     }
+}
+
+fn node_affinity(expression: Value) -> Value {
+    json!({"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {
+        "nodeSelectorTerms": [{"matchExpressions": [expression]}],
+    }}})
 }
 
 fn about_the_pod() -> Value {
