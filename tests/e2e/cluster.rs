@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fs;
-use std::io;
+use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -74,6 +74,13 @@ impl Cluster {
     /// Where a namespace's recorders write.
     pub fn records(&self, namespace: &str) -> PathBuf {
         self.state.join("records").join(namespace)
+    }
+
+    /// Adds a line to what `make e2e` prints at its end.
+    pub fn report(&self, line: &str) {
+        eprintln!("{line}");
+        let file = fs::File::options().create(true).append(true).open(self.state.join("measured"));
+        file.and_then(|mut file| writeln!(file, "{line}")).expect("the state folder can be written");
     }
 
     // --- The API ---

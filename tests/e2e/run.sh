@@ -14,19 +14,21 @@ logs=${CARGO_TARGET_DIR:-$root/target}/e2e-logs
 
 say() { printf 'e2e: %5d s  %s\n' "$SECONDS" "$*" >&2; }
 
-tests='' is_up='' went_well=''
+tests='' is_up='' went_well='' state=''
 end() {
     # Once, and not by a second signal.
     trap - EXIT
     trap '' INT TERM HUP
     [ -z "$tests" ] || kill -KILL -- "-$tests" 2>/dev/null || true
     if [ -n "$is_up" ]; then
-        if [ -z "$went_well" ]; then
+        if [ -z "$went_well" ] && [ -n "$state" ]; then
             rm -rf "$logs"
             mkdir -p "$logs"
-            cp -r "$("$node" env | head -n 1)"/node*/log "$logs" 2>/dev/null || true
-            say "the daemons' logs are in $logs"
+            for folder in "$state"/node*; do cp -r "$folder/log" "$logs/${folder##*/}" || true; done
+            cp -r "$state/records" "$logs" || true
+            say "the daemons' logs and the apps' records are in $logs"
         fi
+        sort -k 3 "$state/measured" 2>/dev/null >&2 || true
         "$node" down
         say 'the cluster is down'
     fi
@@ -45,10 +47,11 @@ cargo test --locked --test e2e --no-run
 say 'the scenarios are built'
 is_up=yes
 "$node" up "$image" "$next" >/dev/null
+state=$("$node" env | head -n 1)
 say 'the cluster is up'
 # In a process group of its own, which can be ended as a whole.
 set -m
-cargo test --locked --test e2e -- --nocapture ${name:+"$name"} &
+cargo test --locked --test e2e -- ${name:+"$name"} &
 tests=$!
 set +m
 wait "$tests" || exit

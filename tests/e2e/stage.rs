@@ -2,6 +2,7 @@
 
 use std::fs::{self, Permissions};
 use std::io::Write;
+use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Output, Stdio};
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -9,11 +10,12 @@ use std::thread;
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::cluster::{Cluster, Cut, cluster, error_of, signal_all, text, wait_for};
 use crate::records::{Records, Term};
 use crate::support::clock::{self, BootTime};
+use crate::support::http::Http;
 
 /// How long anything that ought to be quick may take on a busy machine: pods start, images unpack.
 pub const SOON: Duration = Duration::from_secs(120);
@@ -182,9 +184,40 @@ impl Stage {
         self.records.wait_leader(since, within, |pod| pod != former)
     }
 
-    /// Prints what was measured: `cargo test -- --nocapture` shows it, and `make e2e` does.
+    /// Makes this pod the leader, by the annotation that a person would use.
+    #[track_caller]
+    pub fn make_leader(&self, lease: &str, pod: &str) {
+        wait_for("a pod to lead that was asked to", SOON, || {
+            let now = clock::now();
+            let term = self.records.wait_leader(now, SOON, |_| true);
+            if term.pod_name() == pod {
+                return Some(());
+            }
+            let wish = format!("{}/{pod}", term.token);
+            self.patch(
+                &format!("leases/{lease}"),
+                &json!({"metadata": {"annotations": {"leasehold.dev/step-down": wish}}}),
+            );
+            // Another may be quicker than the named one: then it is asked again.
+            self.records.wait_leader(now, SOON, |leader| leader != term.pod_name());
+            None
+        });
+    }
+
+    /// Keeps what was measured, for `make e2e` to print at its end.
     pub fn report(&self, what: &str, took: Duration) {
-        eprintln!("measured: {what}: {:.0} ms", took.as_secs_f64() * 1000.0);
+        self.cluster.report(&format!("{:>9.0} ms  {what}", took.as_secs_f64() * 1000.0));
+    }
+
+    /// Takes the logs of this container, of all pods that are there, as records: where a namespace allows no
+    /// `hostPath`, recorders write to their standard output. Says nothing of pods that have gone.
+    #[track_caller]
+    pub fn keep_logs(&self, container: &str) {
+        for pod in self.pods("").iter().filter(|pod| pod.container(container)["containerID"].is_string()) {
+            let log = self.kubectl(&["logs", pod.name(), "--container", container]);
+            let id = pod.container(container)["containerID"].as_str().unwrap_or_default();
+            self.records.keep_log(id.trim_start_matches("containerd://"), &log);
+        }
     }
 
     /// What a person would look at first.
@@ -212,17 +245,17 @@ impl Stage {
 impl Drop for Stage {
     fn drop(&mut self) {
         let failed = thread::panicking();
-        if failed {
+        let fault = if failed || self.unchecked { None } else { self.records.fault() };
+        if failed || fault.is_some() {
             self.print_state();
         }
         // The pods end meanwhile, and nobody waits for them.
         let mut delete = self.cluster.kubectl(["delete", "namespace", &self.namespace, "--wait=false"]);
         let _ = delete.output();
-        if !failed && !self.unchecked {
-            self.records.assert_one_leader();
+        self.report(&format!("the whole scenario {}", self.namespace), clock::now() - self.began);
+        if let Some(fault) = fault {
+            panic!("{fault}");
         }
-        let took = (clock::now() - self.began).as_secs_f64();
-        eprintln!("{}: {took:.1} s", self.namespace);
     }
 }
 
@@ -303,6 +336,14 @@ impl Pod<'_> {
     pub fn exec(&self, container: &str, command: &[&str]) -> String {
         let arguments = ["exec", self.name(), "--container", container, "--"];
         self.stage.kubectl(&arguments.iter().chain(command).copied().collect::<Vec<_>>())
+    }
+
+    /// A connection to one of its ports.
+    #[track_caller]
+    pub fn http(&self, port: u16) -> Http {
+        let address = SocketAddr::new(self.ip().parse().expect("an address"), port);
+        let http = Http::connect(address).and_then(|http| http.with_timeout(Duration::from_secs(10)));
+        http.unwrap_or_else(|error| panic!("{} port {port}: {error}", self.name()))
     }
 
     /// Deletes it, with its grace period; does not wait.

@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use crate::cluster::Node;
 use crate::stage::Stage;
 
 /// What the app is written in.
@@ -32,6 +33,8 @@ pub struct Workload {
     pub pod: Value,
     /// Without the Role, nobody may touch the Lease.
     pub role: bool,
+    /// Where its pods may run, one on each: anywhere but on workers where it is empty.
+    pub nodes: Vec<String>,
 }
 
 impl Workload {
@@ -46,6 +49,7 @@ impl Workload {
             env: vec![],
             pod: json!({}),
             role: true,
+            nodes: vec![],
         }
     }
 
@@ -72,6 +76,13 @@ impl Workload {
 
     pub fn replicas(mut self, replicas: u32) -> Self {
         self.replicas = replicas;
+        self
+    }
+
+    /// One replica on each of these nodes.
+    pub fn on_each(mut self, nodes: &[&Node]) -> Self {
+        self.nodes = nodes.iter().map(|node| node.name.clone()).collect();
+        self.replicas = nodes.len() as u32;
         self
     }
 
@@ -140,6 +151,8 @@ impl Workload {
 
     fn pod_spec(&self, stage: &Stage) -> Value {
         json!({
+            "affinity": self.affinity(),
+            "tolerations": [{"key": "leasehold.dev/worker", "operator": "Exists"}],
             "serviceAccountName": self.name,
             "terminationGracePeriodSeconds": 30,
             "initContainers": [self.sidecar()],
@@ -150,6 +163,19 @@ impl Workload {
                 {"name": "records", "hostPath": {"path": stage.cluster.records(&stage.namespace), "type": "Directory"}},
             ],
         })
+    }
+
+    fn affinity(&self) -> Value {
+        let hostname = "kubernetes.io/hostname";
+        if self.nodes.is_empty() {
+            let on_first = json!({"key": hostname, "operator": "In", "values": ["node1"]});
+            return node_affinity(on_first);
+        }
+        let mut affinity = node_affinity(json!({"key": hostname, "operator": "In", "values": self.nodes}));
+        affinity["podAntiAffinity"] = json!({"requiredDuringSchedulingIgnoredDuringExecution": [
+            {"labelSelector": {"matchLabels": {"app": self.name}}, "topologyKey": hostname},
+        ]});
+        affinity
     }
 
     fn sidecar(&self) -> Value {
@@ -202,6 +228,7 @@ impl Workload {
             "name": "app",
             "image": image,
             "env": env,
+            "readinessProbe": {"httpGet": {"path": "/", "port": 8080}, "periodSeconds": 1},
             "resources": {"requests": {"cpu": "10m", "memory": "16Mi"}, "limits": {"memory": "64Mi"}},
             "volumeMounts": [
                 {"name": "leasehold", "mountPath": "/run/leasehold", "readOnly": true},
@@ -209,6 +236,12 @@ impl Workload {
             ],
         })
     }
+}
+
+fn node_affinity(expression: Value) -> Value {
+    json!({"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {
+        "nodeSelectorTerms": [{"matchExpressions": [expression]}],
+    }}})
 }
 
 fn about_the_pod() -> Value {
