@@ -27,6 +27,7 @@ help: ## This list
 
 .PHONY: test
 test: tools examples ## All tests, on a real API server (the first time builds it: 4 minutes)
+	$(call stage,lint the charts and run their unit tests,tests/charts/check.sh)
 	$(call stage,build leasehold and its tests,cargo test --locked --no-run)
 	$(call stage,run the tests,cargo test --locked)
 
@@ -39,6 +40,11 @@ bench: tools ## How long a hand-off takes on a real API server, and what a pod w
 	$(call stage,build the release,cargo build --locked --release --bin leasehold)
 	$(call stage,measure,$(if $(wildcard /dev/shm),TMPDIR=/dev/shm) LEASEHOLD_BENCH_N=$(N) LEASEHOLD_BINARY=$(or $(CARGO_TARGET_DIR),$(CURDIR)/target)/release/leasehold cargo bench --locked --profile dev --bench hand_off)
 
+.PHONY: charts
+charts: ## The Helm charts: lint, unit tests, and against the sidecar and a real API server
+	$(call stage,lint the charts and run their unit tests,tests/charts/check.sh)
+	$(call stage,hold them against the sidecar and an API server,cargo test --locked --test charts)
+
 .PHONY: static
 static: ## The release as one static file, for an image
 	$(call stage,build the static release,RUSTFLAGS="-C target-feature=+crt-static -C link-arg=-Wl$(comma)-z$(comma)pack-relative-relocs" cargo build --locked --release --target $(target))
@@ -50,8 +56,8 @@ check: $(cargo_deny) ## Formatting, clippy, and what the dependencies may be
 	$(call stage,licences and sources of the dependencies,$(cargo_deny) --locked check licenses bans sources)
 
 .PHONY: tools
-tools: ## The programs that the tests need: etcd, kube-apiserver, kubectl, client-go's elector
-	$(call stage,the programs that the tests run,tests/control-plane/tools.sh etcd kube-apiserver kubectl clientgo >/dev/null)
+tools: ## The programs that the tests need: etcd, kube-apiserver, kubectl, Helm, client-go's elector
+	$(call stage,the programs that the tests run,tests/control-plane/tools.sh etcd kube-apiserver kubectl helm helm-unittest prometheus-operator clientgo >/dev/null)
 
 .PHONY: examples
 examples: ## Everything in examples/, with the toolchains of this machine
