@@ -93,7 +93,10 @@ fn a_candidate_makes_and_renews_the_leases_of_its_name() {
     allowed(&web.put("web-reports"));
     allowed(&web.put("web-a-b-c-d-e-f-g-h"));
     guarded(&web.put("web-a-b-c-d-e-f-g-h-i"), "more than 8 parts after web");
-    guarded(&web.put("webshop"), "the service account web is a candidate for the Leases web and web-*, and this is webshop");
+    guarded(
+        &web.put("webshop"),
+        "the service account web is a candidate for the Leases web and web-*, and this is webshop",
+    );
     // The API server chooses the end of such a name, before the guard looks.
     let mut generated = lease("", "me");
     generated["metadata"] = json!({"generateName": "web-"});

@@ -1,5 +1,7 @@
 //! What a labelled pod gets.
 
+use std::process::Command;
+
 use serde_json::{Value, json};
 
 use crate::cluster::*;
@@ -52,7 +54,8 @@ fn a_pod_of_a_deployment_gets_the_sidecar_as_documented() {
         })
     );
     let volumes = pod["spec"]["volumes"].as_array().expect("volumes");
-    let ours: Vec<_> = volumes.iter().filter(|v| v["name"].as_str().expect("a name").starts_with("leasehold")).collect();
+    let ours: Vec<_> =
+        volumes.iter().filter(|v| v["name"].as_str().expect("a name").starts_with("leasehold")).collect();
     assert_eq!(
         json!(ours),
         json!([
@@ -129,7 +132,11 @@ fn old_and_new_pods_of_a_rollout_contend_for_the_same_lease() {
 #[test]
 fn each_annotation_does_what_the_table_says() {
     let shop = cluster().namespace("annotations").ready();
-    let web = |annotation: &str, value: &str| shop.create(&annotated(pod_of_deployment("web"), annotation, value));
+    let web = |annotation: &str, value: &str| {
+        let pod = shop.create(&annotated(pod_of_deployment("web"), annotation, value));
+        the_sidecar_accepts(&args(&pod));
+        pod
+    };
     let has = |pod: &Value, arg: &str| assert!(args(pod).contains(&arg), "{arg}: {:?}", args(pod));
 
     has(&web("lease", "shop-web"), "--lease=shop-web");
@@ -169,6 +176,23 @@ fn each_annotation_does_what_the_table_says() {
     ] {
         assert!(env.contains(&variable), "{env:?}");
     }
+}
+
+/// `leasehold run` judges its configuration before it looks for a kubeconfig, which is not there.
+#[track_caller]
+fn the_sidecar_accepts(args: &[&str]) {
+    let missing = "/nonexistent/kubeconfig";
+    let output = Command::new(env!("CARGO_BIN_EXE_leasehold"))
+        .args(args.iter().filter(|arg| **arg != "--role-label"))
+        .args(["--pod-name=web-0", "--kubeconfig", missing])
+        .env_clear()
+        .output()
+        .expect("the binary runs");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        output.status.code() == Some(64) && said.contains(missing) && said.lines().count() == 1,
+        "{args:?}: {said}"
+    );
 }
 
 #[test]
@@ -283,7 +307,8 @@ fn with_hostnetwork_everything_goes_by_sockets() {
     }
     let sidecar = sidecar(&pod).expect("the sidecar");
     assert_eq!(sidecar["ports"], Value::Null);
-    let probe = |which: &str| json!(["/leasehold", "probe", which, "--probe-listen=unix:/var/lib/leasehold/probe.sock"]);
+    let probe =
+        |which: &str| json!(["/leasehold", "probe", which, "--probe-listen=unix:/var/lib/leasehold/probe.sock"]);
     assert_eq!(sidecar["startupProbe"]["exec"]["command"], probe("startup"));
     assert_eq!(sidecar["readinessProbe"]["exec"]["command"], probe("ready"));
     let env = env(container(&pod, "app"));
@@ -343,7 +368,10 @@ fn the_charts_values_are_what_pods_get_unless_they_say_otherwise() {
     let shop = cluster().labelled_namespace("values", &OTHER);
     let web = pod_of_deployment("web");
     shop.wait_created("the second release", &web, |answer| sidecar(&answer.json()).is_some());
-    let pod = with(web, json!({"spec": {"initContainers": [{"name": "migrate", "image": "i"}], "imagePullSecrets": [{"name": "pull"}]}}));
+    let pod = with(
+        web,
+        json!({"spec": {"initContainers": [{"name": "migrate", "image": "i"}], "imagePullSecrets": [{"name": "pull"}]}}),
+    );
     let made = shop.create(&pod);
     assert_eq!(names(&made["spec"]["initContainers"]), ["leasehold", "migrate"]);
     assert_eq!(made["spec"]["imagePullSecrets"], json!([{"name": "pull"}, {"name": "more"}]));
@@ -353,11 +381,20 @@ fn the_charts_values_are_what_pods_get_unless_they_say_otherwise() {
     assert!(sidecar["startupProbe"]["exec"].is_object());
     let equal = json!({"cpu": "20m", "memory": "24Mi"});
     assert_eq!(sidecar["resources"], json!({"requests": equal, "limits": equal}));
-    let expected = ["run", "--lease=web", "--lease-duration=60s", "--app-alive=lock", "--role-label", "--log-level=debug", "--events=off"];
+    let expected = [
+        "run",
+        "--lease=web",
+        "--lease-duration=60s",
+        "--app-alive=lock",
+        "--role-label",
+        "--log-level=debug",
+        "--events=off",
+    ];
     assert_eq!(args(&made), expected);
     assert!(env(container(&made, "app")).contains(&("ELECTOR_PATH", "localhost:4040")));
 
-    let own = [("timing", "standard"), ("alive", "none"), ("position", "last"), ("probes", "http"), ("role-label", "false")];
+    let own =
+        [("timing", "standard"), ("alive", "none"), ("position", "last"), ("probes", "http"), ("role-label", "false")];
     let own = own.into_iter().chain([("compat", "none"), ("args", ""), ("image", "registry.example/lab/leasehold:2")]);
     let made = shop.create(&own.fold(pod.clone(), |pod, (annotation, value)| annotated(pod, annotation, value)));
     assert_eq!(names(&made["spec"]["initContainers"]), ["migrate", "leasehold"]);
@@ -365,5 +402,8 @@ fn the_charts_values_are_what_pods_get_unless_they_say_otherwise() {
     assert_eq!(crate::cluster::sidecar(&made).expect("the sidecar")["image"], "registry.example/lab/leasehold:2");
 
     let refusal = shop.refusal(&annotated(pod, "image", "registry.example/evil/leasehold:2"));
-    assert!(refusal.contains("it must begin with one of registry.example/infra/leasehold:,registry.example/lab/"), "{refusal}");
+    assert!(
+        refusal.contains("it must begin with one of registry.example/infra/leasehold:,registry.example/lab/"),
+        "{refusal}"
+    );
 }

@@ -94,7 +94,10 @@ fn a_label_that_is_neither_true_nor_false_is_a_mistake() {
     let shop = cluster().namespace("label").ready();
     for label in ["yes", "True", "enabled", ""] {
         let pod = with(pod_of_deployment("web"), json!({"metadata": {"labels": {"leasehold.dev/inject": label}}}));
-        says(&shop.refusal(&pod), &format!("the label leasehold.dev/inject is \"{label}\": it must be \"true\" or \"false\""));
+        says(
+            &shop.refusal(&pod),
+            &format!("the label leasehold.dev/inject is \"{label}\": it must be \"true\" or \"false\""),
+        );
     }
 }
 
@@ -111,7 +114,10 @@ fn what_the_pod_has_is_not_overwritten() {
     refused(app(json!({"ports": [{"containerPort": 4040}]})), "the app has port 4040 or 4041");
     for path in ["/run/leasehold", "/run/leasehold/more"] {
         let more = json!({"volumeMounts": [{"name": "v", "mountPath": path}]});
-        refused(with(app(more), json!({"spec": {"volumes": [{"name": "v", "emptyDir": {}}]}})), "mounts something at /run/leasehold");
+        refused(
+            with(app(more), json!({"spec": {"volumes": [{"name": "v", "emptyDir": {}}]}})),
+            "mounts something at /run/leasehold",
+        );
     }
     let sentence = "a container of this pod is called leasehold and is no native sidecar";
     refused(json!({"spec": {"containers": [{"name": "leasehold", "image": "a"}]}}), sentence);

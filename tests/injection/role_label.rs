@@ -96,7 +96,8 @@ fn it_says_nothing_else_of_itself() {
     let gone = json!({"metadata": {"labels": {"leasehold.dev/role": null}}});
     pods.guarded("web-0", &gone, "it is leader or standby");
     let only = "may change its label leasehold.dev/role and nothing else of itself";
-    let metadata = |key: &str, value: Value| json!({"metadata": {key: value, "labels": {"leasehold.dev/role": "standby"}}});
+    let metadata =
+        |key: &str, value: Value| json!({"metadata": {key: value, "labels": {"leasehold.dev/role": "standby"}}});
     for patch in [
         json!({"metadata": {"labels": {"app": "db", "leasehold.dev/role": "leader"}}}),
         json!({"metadata": {"labels": {"app": null}}}),
