@@ -23,7 +23,7 @@ endef
 
 .PHONY: help
 help: ## This list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: test
 test: tools examples ## All tests, on a real API server (the first time builds it: 4 minutes)
@@ -42,6 +42,21 @@ bench: tools ## How long a hand-off takes on a real API server, and what a pod w
 .PHONY: static
 static: ## The release as one static file, for an image
 	$(call stage,build the static release,RUSTFLAGS="-C target-feature=+crt-static -C link-arg=-Wl$(comma)-z$(comma)pack-relative-relocs" cargo build --locked --release --target $(target))
+
+# Where `make static` leaves it.
+static_binary = $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)/$(target)/release/leasehold
+
+.PHONY: e2e
+e2e: static ## Scenarios on a real Kubernetes of one node and more, as root: TEST=name for one of them
+	$(call stage,the scenarios on a real node,tests/e2e/run.sh $(static_binary) $(TEST))
+
+.PHONY: node
+node: static ## A real Kubernetes of one node, as root; prints the line that kubectl and helm need
+	tests/node/node.sh up $$(tests/node/images.sh leasehold $(static_binary))
+
+.PHONY: node-down
+node-down: ## Takes that away
+	tests/node/node.sh down
 
 .PHONY: check
 check: $(cargo_deny) ## Formatting, clippy, and what the dependencies may be
