@@ -127,8 +127,8 @@ fn counted() -> (Metrics, Vec<Arc<leasehold::report::Board>>, Moment) {
     metrics.changed("web", true, Reason::Leading);
     metrics.renewed("web", Duration::from_millis(7));
     metrics.renew_failed("web", "ti\"me\\out\n");
-    metrics.api_request("PUT", "200");
-    metrics.api_request("PUT", "200");
+    metrics.api_request("update", "leases", "200");
+    metrics.api_request("update", "leases", "200");
     metrics.watch_restarted("jobs");
     metrics.report_write_failed();
     (metrics, boards, now)
@@ -149,7 +149,7 @@ fn a_scrape_tells_the_instant_and_promises_nothing() {
     let late = now + Duration::from_secs(12);
     assert_eq!(value(late, "leasehold_leader{lease=\"web\"}"), 0.0);
     assert_eq!(value(late, "leasehold_lease_remaining_seconds{lease=\"jobs\"}"), 3.0);
-    assert_eq!(value(now, "leasehold_api_requests_total{verb=\"PUT\",code=\"200\"}"), 2.0);
+    assert_eq!(value(now, "leasehold_api_requests_total{verb=\"update\",resource=\"leases\",code=\"200\"}"), 2.0);
     assert_eq!(value(now, "leasehold_watch_restarts_total{lease=\"web\"}"), 0.0);
     let change = "leasehold_leadership_changes_total{lease=\"web\",to=\"leader\",reason=\"leading\"}";
     assert_eq!(value(now, change), 1.0);

@@ -1,6 +1,6 @@
 //! What a person is told when the API server does not do what was asked: what happened, and what to do.
 
-use super::{Api, Failure};
+use super::{Api, Failure, Pod};
 
 /// One text for a failure, the same for the same cause, so that a log can tell news from repetition.
 pub fn advice(failure: &Failure, api: &Api) -> String {
@@ -58,6 +58,31 @@ pub fn operator_advice(failure: &Failure, api: &Api) -> String {
     }
 }
 
+/// Why this pod's label cannot be set, where waiting alone does not help.
+pub fn label_advice(failure: &Failure, Pod { namespace, name, .. }: &Pod) -> String {
+    match failure {
+        Failure::Status { code: 403, message, .. } if message.contains("cannot patch resource") => {
+            let rule = "- apiGroups: [\"\"]\n  resources: [pods]\n  verbs: [patch]";
+            let role = role_of("leasehold-role-label", namespace, rule);
+            format!(
+                "the API server forbids --role-label (403: {message}); this Role is needed, bound to this pod's service account:\n{role}"
+            )
+        }
+        Failure::Status { code: 404, .. } => {
+            format!(
+                "--role-label finds no pod {name} in the namespace {namespace} (404): set POD_NAME and POD_NAMESPACE by the downward API"
+            )
+        }
+        Failure::Status { code: 409 | 422, message, .. } if message.contains("uid") || message.contains("UID") => {
+            format!("the pod {name} is another one now, so its label is left alone ({message})")
+        }
+        Failure::Status { code, reason, message, .. } => {
+            format!("the API server refuses to label this pod ({code} {reason}): {message}")
+        }
+        other => format!("this pod cannot be labelled: {other}"),
+    }
+}
+
 /// All the permissions that a sidecar needs: `create` is used by PUT, so that `resourceNames` covers it.
 fn role(api: &Api) -> String {
     role_named(&format!("leasehold-{}", api.name), api, "get, list, watch, create, update")
@@ -69,16 +94,23 @@ fn operator_role(api: &Api) -> String {
 }
 
 fn role_named(role: &str, Api { namespace, name, .. }: &Api, verbs: &str) -> String {
+    let rule = format!(
+        "- apiGroups: [coordination.k8s.io]
+  resources: [leases]
+  resourceNames: [{name}]
+  verbs: [{verbs}]"
+    );
+    role_of(role, namespace, &rule)
+}
+
+fn role_of(name: &str, namespace: &str, rule: &str) -> String {
     format!(
         "apiVersion: rbac.authorization.k8s.io/v1
 kind: Role
 metadata:
-  name: {role}
+  name: {name}
   namespace: {namespace}
 rules:
-- apiGroups: [coordination.k8s.io]
-  resources: [leases]
-  resourceNames: [{name}]
-  verbs: [{verbs}]"
+{rule}"
     )
 }

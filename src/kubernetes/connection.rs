@@ -112,6 +112,15 @@ pub enum Failure {
 }
 
 impl Failure {
+    /// The same request may succeed soon, though nobody changes anything.
+    pub fn may_pass(&self) -> bool {
+        match self {
+            Failure::Timeout(_) | Failure::Connect(_) | Failure::Broken(_) | Failure::Credentials(_) => true,
+            Failure::NotUnderstood(_) => false,
+            Failure::Status { code, .. } => matches!(code, 401 | 429 | 500..=599),
+        }
+    }
+
     /// A word for metrics.
     pub fn reason(&self) -> &'static str {
         match self {
@@ -135,8 +144,8 @@ impl Failure {
     }
 }
 
-/// Told after each request: the verb and the status code, or `error`.
-pub type OnRequest = Box<dyn Fn(&'static str, &str) + Send + Sync>;
+/// Told after each request: the verb, the resource, and the status code, `timeout` or `error`.
+pub type OnRequest = Box<dyn Fn(&'static str, &'static str, &str) + Send + Sync>;
 
 pub struct Connection {
     source: Source,
@@ -165,17 +174,28 @@ impl Connection {
         request: Request<Body>,
         timeout: Duration,
     ) -> Result<serde_json::Value, Failure> {
-        let result = match tokio::time::timeout(timeout, self.exchange(verb, request)).await {
-            Ok(result) => result,
-            Err(_) => {
-                (self.on_request)(verb, "timeout");
-                Err(Failure::Timeout(timeout))
-            }
-        };
+        let result = self.json_aside(verb, request, timeout).await;
         if matches!(result, Err(Failure::Timeout(_) | Failure::Broken(_))) {
             self.reconnect();
         }
         result
+    }
+
+    /// The same for what no election depends on: one that gets no answer does not cost the others their connection.
+    pub async fn json_aside(
+        &self,
+        verb: &'static str,
+        request: Request<Body>,
+        timeout: Duration,
+    ) -> Result<serde_json::Value, Failure> {
+        let resource = resource_of(request.uri());
+        match tokio::time::timeout(timeout, self.exchange(verb, request)).await {
+            Ok(result) => result,
+            Err(_) => {
+                (self.on_request)(verb, resource, "timeout");
+                Err(Failure::Timeout(timeout))
+            }
+        }
     }
 
     /// Opens a stream: the answer's head within `timeout`, the body as it comes.
@@ -185,10 +205,11 @@ impl Connection {
         request: Request<Body>,
         timeout: Duration,
     ) -> Result<Incoming, Failure> {
+        let resource = resource_of(request.uri());
         match tokio::time::timeout(timeout, self.answer(verb, request)).await {
             Ok(result) => result.map(Response::into_body),
             Err(_) => {
-                (self.on_request)(verb, "timeout");
+                (self.on_request)(verb, resource, "timeout");
                 Err(Failure::Timeout(timeout))
             }
         }
@@ -251,16 +272,26 @@ impl Connection {
     }
 
     async fn send(&self, verb: &'static str, request: Request<Body>) -> Result<Response<Incoming>, Failure> {
+        let resource = resource_of(request.uri());
         let mut stack = self.link().stack.clone();
         let result = match stack.ready().await {
             Ok(ready) => ready.call(request).await,
             Err(error) => Err(error),
         };
         match &result {
-            Ok(response) => (self.on_request)(verb, response.status().as_str()),
-            Err(_) => (self.on_request)(verb, "error"),
+            Ok(response) => (self.on_request)(verb, resource, response.status().as_str()),
+            Err(_) => (self.on_request)(verb, resource, "error"),
         }
         result.map_err(|error| transport_failure(&*error))
+    }
+}
+
+/// What a path of the API speaks of, for metrics: of all that is asked here, only these two are of the core group.
+fn resource_of(uri: &hyper::Uri) -> &'static str {
+    match uri.path().strip_prefix("/api/v1/namespaces/").and_then(|path| path.split('/').nth(1)) {
+        Some("events") => "events",
+        Some("pods") => "pods",
+        _ => "leases",
     }
 }
 
