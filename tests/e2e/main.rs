@@ -18,6 +18,7 @@ mod support;
 mod workload;
 
 mod deployment;
+mod injection;
 mod nodes;
 mod processes;
 mod whole_cluster;
