@@ -32,6 +32,8 @@ mod support;
 mod workload;
 
 mod deployment;
+mod life;
+mod memory;
 mod nodes;
 mod processes;
 mod whole_cluster;
