@@ -5,6 +5,7 @@
 //! from the boards at any time and never wait for the loop. The order of a start is: configuration, state directory,
 //! files reset to not-leader, locks, listeners, campaign.
 
+mod announcer;
 mod app;
 mod contender;
 mod signals;
@@ -32,6 +33,7 @@ use crate::report::probe::{self, Health, ReadyWhen};
 use crate::report::{Board, file};
 use crate::state::{Owner, StateDir, StateError};
 use crate::time::{self, Clock, Moment, SystemClock};
+use announcer::Announcer;
 use app::{AppSide, News};
 use contender::{Contender, log_change, spawn_watch};
 use signals::Signals;
@@ -59,6 +61,8 @@ pub struct Settings {
     /// `None`: the namespace of the service account or the kubeconfig's context.
     pub namespace: Option<String>,
     pub pod: String,
+    /// `None`: as without `namespace`; the Lease may be in another.
+    pub pod_namespace: Option<String>,
     pub pod_uid: Option<String>,
     /// The times; the identity is made at the start.
     pub election: Config,
@@ -72,6 +76,10 @@ pub struct Settings {
     pub shutdown_grace: Duration,
     pub ready_when: ReadyWhen,
     pub app: AppSettings,
+    /// Tell the cluster of each term by Events.
+    pub events: bool,
+    /// Keep a label on the pod that says whether it leads the first lease.
+    pub role_label: bool,
 }
 
 /// What the app is to show.
@@ -158,7 +166,9 @@ pub async fn run(settings: Settings) -> Result<(), RunError> {
     let metrics = Arc::new(Metrics::new());
     let connection = {
         let metrics = Arc::clone(&metrics);
-        let on_request = Box::new(move |verb: &'static str, code: &str| metrics.api_request(verb, code));
+        let on_request = Box::new(move |verb: &'static str, resource: &'static str, code: &str| {
+            metrics.api_request(verb, resource, code);
+        });
         Arc::new(Connection::new(settings.source.clone(), &kube, on_request)?)
     };
     let boards: Vec<Arc<Board>> = settings
@@ -190,6 +200,8 @@ pub async fn run(settings: Settings) -> Result<(), RunError> {
     let (commands_in, commands) = mpsc::channel(16);
     let servers = serve(&settings, &boards, &metrics, &health, &app, commands_in, serving)?;
 
+    let pod_namespace = settings.pod_namespace.clone().unwrap_or(kube.default_namespace);
+    let announcer = Announcer::new(&settings, pod_namespace, &connection, &boards);
     let (watched_in, watched) = mpsc::channel(EVENTS);
     let (done_in, done) = mpsc::channel(EVENTS);
     let mut contenders = Vec::new();
@@ -211,16 +223,29 @@ pub async fn run(settings: Settings) -> Result<(), RunError> {
         app.sessions.succeed(until);
     }
     let alarm = Alarm::new().map_err(|error| RunError::Machine("timers", error))?;
-    let mut sidecar =
-        Sidecar { alarm, contenders, files, metrics, health, app, watched_in, watched, done_in, done, commands };
+    let mut sidecar = Sidecar {
+        alarm,
+        contenders,
+        files,
+        announcer,
+        metrics,
+        health,
+        app,
+        watched_in,
+        watched,
+        done_in,
+        done,
+        commands,
+    };
     sidecar.campaign(signals, &settings).await;
+    let announcing = sidecar.announcer.tasks();
     // Its receiver of commands goes with it: one that comes now is refused, not kept.
     drop(sidecar);
     drop(stop_serving);
-    // A reader that does not read is not waited for.
+    // A reader that does not read is not waited for, and neither is an API server that does not answer.
     let ended = async {
-        for server in servers {
-            let _ = server.await;
+        for task in servers.into_iter().chain(announcing) {
+            let _ = task.await;
         }
     };
     let _ = tokio::time::timeout(Duration::from_millis(500), ended).await;
@@ -303,6 +328,7 @@ struct Sidecar {
     alarm: Alarm,
     contenders: Vec<Contender>,
     files: Option<FileReport>,
+    announcer: Announcer,
     metrics: Arc<Metrics>,
     health: Arc<Health>,
     app: AppSide,
@@ -384,6 +410,7 @@ impl Sidecar {
         board.publish(status, SystemClock.wall());
         self.write_file(lease);
         let contender = &mut self.contenders[lease];
+        self.announcer.published(lease, &contender.election);
         if leads {
             contender.enforced_until = None;
         }

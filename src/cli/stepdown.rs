@@ -160,7 +160,7 @@ async fn step_down(args: Args) -> Result<HandOver, Error> {
     let kube = source.load().await?;
     let namespace = args.namespace.unwrap_or_else(|| kube.default_namespace.clone());
     dns_label(&namespace).map_err(|fault| Error::Namespace(namespace.clone(), fault))?;
-    let connection = Arc::new(Connection::new(source, &kube, Box::new(|_, _| {}))?);
+    let connection = Arc::new(Connection::new(source, &kube, Box::new(|_, _, _| {}))?);
     let api = Api::new(connection, namespace, args.name);
 
     let before = present_term(&api, args.to.as_deref(), deadline).await?;

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::{Bytes, Incoming};
-use hyper::{Request, Response, StatusCode, header};
+use hyper::{HeaderMap, Request, Response, StatusCode, header};
 use hyper_rustls::{FixedServerNameResolver, HttpsConnectorBuilder};
 use hyper_util::client::legacy::{Client, connect::HttpConnector};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
@@ -64,25 +64,39 @@ pub enum ConfigError {
     ServerName(String),
 }
 
+/// Where a configuration was found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// The service account of the pod.
+    Pod,
+    Kubeconfig,
+}
+
 impl Source {
     /// In a pod its service account, unless a kubeconfig is named; elsewhere the kubeconfig that kubectl would use.
     pub async fn load(&self) -> Result<kube::Config, ConfigError> {
+        self.find().await.map(|(config, _)| config)
+    }
+
+    /// The same, and where it comes from.
+    pub async fn find(&self) -> Result<(kube::Config, Origin), ConfigError> {
         let options = KubeConfigOptions { context: self.context.clone(), ..Default::default() };
-        let config = if let Some(path) = &self.kubeconfig {
+        let (config, origin) = if let Some(path) = &self.kubeconfig {
             let fault = |source| ConfigError::Kubeconfig { path: path.display().to_string(), source };
             let file = Kubeconfig::read_from(path).map_err(fault)?;
-            kube::Config::from_custom_kubeconfig(file, &options).await.map_err(fault)?
+            (kube::Config::from_custom_kubeconfig(file, &options).await.map_err(fault)?, Origin::Kubeconfig)
         } else {
             match kube::Config::incluster() {
-                Ok(config) => config,
-                Err(incluster) => kube::Config::from_kubeconfig(&options)
-                    .await
-                    .map_err(|kubeconfig| ConfigError::None { incluster, kubeconfig })?,
+                Ok(config) => (config, Origin::Pod),
+                Err(incluster) => match kube::Config::from_kubeconfig(&options).await {
+                    Ok(config) => (config, Origin::Kubeconfig),
+                    Err(kubeconfig) => return Err(ConfigError::None { incluster, kubeconfig }),
+                },
             }
         };
         match &config.proxy_url {
             Some(proxy) => Err(ConfigError::Proxy(proxy.host().unwrap_or("?").to_owned())),
-            None => Ok(config),
+            None => Ok((config, origin)),
         }
     }
 }
@@ -112,6 +126,20 @@ pub enum Failure {
 }
 
 impl Failure {
+    /// The same request may succeed soon, though nobody changes anything.
+    pub fn may_pass(&self) -> bool {
+        match self {
+            Failure::Timeout(_) | Failure::Connect(_) | Failure::Broken(_) | Failure::Credentials(_) => true,
+            Failure::NotUnderstood(_) => false,
+            Failure::Status { code, .. } => matches!(code, 401 | 429 | 500..=599),
+        }
+    }
+
+    /// This API server is not asked such things, or not by everybody.
+    pub fn is_no_such_question(&self) -> bool {
+        matches!(self, Failure::Status { code: 403 | 404 | 405, .. })
+    }
+
     /// A word for metrics.
     pub fn reason(&self) -> &'static str {
         match self {
@@ -135,8 +163,8 @@ impl Failure {
     }
 }
 
-/// Told after each request: the verb and the status code, or `error`.
-pub type OnRequest = Box<dyn Fn(&'static str, &str) + Send + Sync>;
+/// Told after each request: the verb, the resource, and the status code, `timeout` or `error`.
+pub type OnRequest = Box<dyn Fn(&'static str, &'static str, &str) + Send + Sync>;
 
 pub struct Connection {
     source: Source,
@@ -165,17 +193,47 @@ impl Connection {
         request: Request<Body>,
         timeout: Duration,
     ) -> Result<serde_json::Value, Failure> {
-        let result = match tokio::time::timeout(timeout, self.exchange(verb, request)).await {
-            Ok(result) => result,
-            Err(_) => {
-                (self.on_request)(verb, "timeout");
-                Err(Failure::Timeout(timeout))
-            }
-        };
+        self.json_and_headers(verb, request, timeout).await.map(|(_, json)| json)
+    }
+
+    /// The same with the headers of the answer.
+    pub async fn json_and_headers(
+        &self,
+        verb: &'static str,
+        request: Request<Body>,
+        timeout: Duration,
+    ) -> Result<(HeaderMap, serde_json::Value), Failure> {
+        let result = self.within(verb, request, timeout).await;
         if matches!(result, Err(Failure::Timeout(_) | Failure::Broken(_))) {
             self.reconnect();
         }
         result
+    }
+
+    /// The same for what no election depends on: one that gets no answer does not cost the others their connection.
+    pub async fn json_aside(
+        &self,
+        verb: &'static str,
+        request: Request<Body>,
+        timeout: Duration,
+    ) -> Result<serde_json::Value, Failure> {
+        self.within(verb, request, timeout).await.map(|(_, json)| json)
+    }
+
+    async fn within(
+        &self,
+        verb: &'static str,
+        request: Request<Body>,
+        timeout: Duration,
+    ) -> Result<(HeaderMap, serde_json::Value), Failure> {
+        let resource = resource_of(request.uri());
+        match tokio::time::timeout(timeout, self.exchange(verb, request)).await {
+            Ok(result) => result,
+            Err(_) => {
+                (self.on_request)(verb, resource, "timeout");
+                Err(Failure::Timeout(timeout))
+            }
+        }
     }
 
     /// Opens a stream: the answer's head within `timeout`, the body as it comes.
@@ -185,10 +243,11 @@ impl Connection {
         request: Request<Body>,
         timeout: Duration,
     ) -> Result<Incoming, Failure> {
+        let resource = resource_of(request.uri());
         match tokio::time::timeout(timeout, self.answer(verb, request)).await {
             Ok(result) => result.map(Response::into_body),
             Err(_) => {
-                (self.on_request)(verb, "timeout");
+                (self.on_request)(verb, resource, "timeout");
                 Err(Failure::Timeout(timeout))
             }
         }
@@ -223,9 +282,14 @@ impl Connection {
         self.link.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
-    async fn exchange(&self, verb: &'static str, request: Request<Body>) -> Result<serde_json::Value, Failure> {
-        let response = self.answer(verb, request).await?;
-        serde_json::from_slice(&collect(response.into_body()).await?).map_err(|_| Failure::NotUnderstood("JSON"))
+    async fn exchange(
+        &self,
+        verb: &'static str,
+        request: Request<Body>,
+    ) -> Result<(HeaderMap, serde_json::Value), Failure> {
+        let (head, body) = self.answer(verb, request).await?.into_parts();
+        let json = serde_json::from_slice(&collect(body).await?).map_err(|_| Failure::NotUnderstood("JSON"))?;
+        Ok((head.headers, json))
     }
 
     /// An answer whose status is a success; others become [`Failure::Status`].
@@ -251,16 +315,26 @@ impl Connection {
     }
 
     async fn send(&self, verb: &'static str, request: Request<Body>) -> Result<Response<Incoming>, Failure> {
+        let resource = resource_of(request.uri());
         let mut stack = self.link().stack.clone();
         let result = match stack.ready().await {
             Ok(ready) => ready.call(request).await,
             Err(error) => Err(error),
         };
         match &result {
-            Ok(response) => (self.on_request)(verb, response.status().as_str()),
-            Err(_) => (self.on_request)(verb, "error"),
+            Ok(response) => (self.on_request)(verb, resource, response.status().as_str()),
+            Err(_) => (self.on_request)(verb, resource, "error"),
         }
         result.map_err(|error| transport_failure(&*error))
+    }
+}
+
+/// What a path of the API speaks of, for metrics: of all that is asked here, only these two are of the core group.
+fn resource_of(uri: &hyper::Uri) -> &'static str {
+    match uri.path().strip_prefix("/api/v1/namespaces/").and_then(|path| path.split('/').nth(1)) {
+        Some("events") => "events",
+        Some("pods") => "pods",
+        _ => "leases",
     }
 }
 

@@ -2,10 +2,14 @@
 //!
 //! [`Api`] is what the loop uses for one lease: it performs the election's [`Write`]s and reads, and [`watch`] feeds
 //! it with what the watch sees. An object is kept as it came, because a write replaces the whole of it.
+//!
+//! Beside it, and never in its way, the cluster is told who leads: by [`events`] and by a label on the pod.
 
 mod advice;
 pub mod connection;
+pub mod events;
 mod lease;
+pub mod pod_label;
 mod watch;
 
 use std::sync::{Arc, Mutex};
@@ -16,12 +20,21 @@ use hyper::body::Bytes;
 use hyper::{Method, Request, header};
 use serde_json::{Value, json};
 
-pub use advice::{advice, operator_advice};
-pub use connection::{ConfigError, Connection, Failure, OnRequest, Source};
+pub use advice::{FORBIDDEN, Role, advice, operator_advice};
+pub use connection::{ConfigError, Connection, Failure, OnRequest, Origin, Source};
 pub use lease::{RELEASED, STEP_DOWN, TOKEN};
 pub use watch::{Watched, watch};
 
 use crate::election::{Kind, Outcome, Record, Write};
+
+/// This pod, for what is said of it to the cluster.
+#[derive(Clone, Debug)]
+pub struct Pod {
+    pub namespace: String,
+    pub name: String,
+    /// `None` where nobody said it: it cannot be told from another pod of its name then.
+    pub uid: Option<String>,
+}
 
 /// A base of a write may be a version or two behind what the watch brought meanwhile; such a write would conflict.
 const OBJECTS_KEPT: usize = 3;
@@ -111,11 +124,18 @@ impl Api {
     /// Sets an annotation by a JSON merge patch, whatever version the Lease is at, and leaves all else alone.
     pub async fn annotate(&self, annotation: &str, value: &str, timeout: Duration) -> Result<Record, Failure> {
         let patch = json!({"metadata": {"annotations": {annotation: value}}});
-        let mut request = request(Method::PATCH, self.path(), Some(&patch));
-        let kind = header::HeaderValue::from_static("application/merge-patch+json");
-        request.headers_mut().insert(header::CONTENT_TYPE, kind);
-        let object = self.connection.json("patch", request, timeout).await?;
+        let object = self.connection.json("patch", merge_patch(self.path(), &patch), timeout).await?;
         self.keep(object)
+    }
+
+    /// Has the API server judge a write of the Lease as it was at `version`, or without one its creation, and write
+    /// nothing: a dry run, which admission takes part in.
+    pub async fn rehearse(&self, version: Option<u64>, timeout: Duration) -> Result<(), Failure> {
+        let known = version.and_then(|version| self.object(version));
+        let verb = if known.is_some() { "update" } else { "create" };
+        let object = known.unwrap_or_else(|| lease::empty(&self.namespace, &self.name));
+        let request = request(Method::PUT, format!("{}?dryRun=All", self.path()), Some(&object));
+        self.connection.json(verb, request, timeout).await.map(drop)
     }
 
     /// The Lease as a list shows it, and the version to watch from.
@@ -163,7 +183,15 @@ impl Api {
     }
 }
 
-fn request(method: Method, uri: String, body: Option<&Value>) -> Request<Full<Bytes>> {
+fn merge_patch(uri: String, patch: &Value) -> Request<Full<Bytes>> {
+    let mut request = request(Method::PATCH, uri, Some(patch));
+    let kind = header::HeaderValue::from_static("application/merge-patch+json");
+    request.headers_mut().insert(header::CONTENT_TYPE, kind);
+    request
+}
+
+/// A request with a JSON body, or none. The parts of `uri` are validated by who makes it.
+pub(crate) fn request(method: Method, uri: String, body: Option<&Value>) -> Request<Full<Bytes>> {
     let bytes = body.map(|body| Bytes::from(body.to_string())).unwrap_or_default();
     let mut request = Request::new(Full::new(bytes));
     *request.method_mut() = method;

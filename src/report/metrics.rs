@@ -64,7 +64,7 @@ impl Metrics {
         );
         let help = "Renewals that failed: the attempt, not the term";
         registry.register("leasehold_renew_failures", help, metrics.renew_failures.clone());
-        let help = "Requests to the API server by verb and status code; code=\"error\" without an answer";
+        let help = "Requests to the API server by verb, resource and status code; code=\"error\" without an answer";
         registry.register("leasehold_api_requests", help, metrics.api_requests.clone());
         let help = "Watches of the Lease that were begun anew";
         registry.register("leasehold_watch_restarts", help, metrics.watch_restarts.clone());
@@ -99,8 +99,8 @@ impl Metrics {
     }
 
     /// A request ended with an HTTP status code, or with `error`.
-    pub fn api_request(&self, verb: &str, code: &str) {
-        self.api_requests.get_or_create(&labels([("verb", verb), ("code", code)])).inc();
+    pub fn api_request(&self, verb: &str, resource: &str, code: &str) {
+        self.api_requests.get_or_create(&labels([("verb", verb), ("resource", resource), ("code", code)])).inc();
     }
 
     pub fn watch_restarted(&self, lease: &str) {

@@ -43,23 +43,26 @@ build_go() {
     "$here/image.py" --name localhost/recorder:go --entrypoint /recorder --user 65532:65532 root recorder-go.tar
 }
 
+# What a package names in its Depends: PACKAGE...
+depends() { apt-cache depends "$@" 2>/dev/null | sed -n 's/^ *\(Pre\)\?Depends: \([a-z0-9.+-]*\)$/\2/p'; }
+
 # Python, busybox and util-linux's flock, as the machine's Debian has them.
 build_python() {
     local python package
-    # python3-minimal depends on the release's version: python3.11-minimal, say.
-    python=$(apt-cache depends python3-minimal 2>/dev/null | sed -n 's/.*Depends: \(python3\.[0-9]*\)-minimal$/\1/p')
-    if [ -z "$python" ]; then
-        say 'no lists of packages: apt-get update'
-        apt-get update -qq >&2
-        python=$(apt-cache depends python3-minimal | sed -n 's/.*Depends: \(python3\.[0-9]*\)-minimal$/\1/p')
-    fi
+    [ -n "$(depends python3-minimal)" ] || { say 'no lists of packages: apt-get update'; apt-get update -qq >&2; }
+    # The release's own version: python3.11, say.
+    python=$(depends python3-minimal | sed -n 's/^\(python3\.[0-9]*\)-minimal$/\1/p')
     [ -n "$python" ] || die 'apt-cache knows no python3-minimal'
+    # shellcheck disable=SC2046 # one word a package
+    set -- "$python-minimal" "lib$python-minimal" "lib$python-stdlib" busybox-static util-linux \
+        $(depends "$python-minimal" "lib$python-minimal")
     new_root root
     mkdir -p packages root/usr/{bin,sbin,lib,lib64}
     # What older packages put into /lib is found where newer ones have it.
     for package in bin sbin lib lib64; do ln -s "usr/$package" "root/$package"; done
-    (cd packages && apt-get download -qq "$python-minimal" "lib$python-minimal" "lib$python-stdlib" \
-        libc6 zlib1g libexpat1 busybox-static util-linux >&2) || die 'the packages could not be downloaded'
+    # As root it says each time that it cannot drop its rights there.
+    (cd packages && apt-get download -qq -o APT::Sandbox::User=root $(printf '%s\n' "$@" | sort -u) >&2) \
+        || die 'the packages could not be downloaded'
     for package in packages/*.deb; do
         case $package in
             packages/util-linux_*) set -- ./usr/bin/flock ;;
@@ -73,7 +76,7 @@ build_python() {
     local program
     for program in cat sleep ls kill; do ln -s busybox "root/usr/bin/$program"; done
     cp "$here/apps/recorder.py" root/recorder.py
-    chroot root /usr/bin/python3 -c 'import fcntl, http.client, http.server, json, signal, threading' \
+    chroot root /usr/bin/python3 -c 'import fcntl, http.client, http.server, json, signal, ssl, threading' \
         || die 'the Python image does not run: a package is missing in build_python'
     # The root of a container is read-only, and compiling the library at each start would take longer than the app.
     chroot root /usr/bin/python3 -m compileall -q --invalidation-mode unchecked-hash "/usr/lib/$python" >/dev/null || true
@@ -82,9 +85,11 @@ build_python() {
 }
 
 build_leasehold() {
-    new_root root
-    install -m 755 "$binary" root/leasehold
-    "$here/image.py" --name "$image" --entrypoint /leasehold --arg run --user 65532:65532 root leasehold.tar
+    local arch
+    arch=$(uname -m | sed 's/x86_64/amd64/; s/aarch64/arm64/')
+    "$here/../image/build.sh" "$binary" "$arch" . "$image"
+    # Two of them go into one folder.
+    mv "leasehold-$arch.tar" "leasehold-${image##*:}.tar"
 }
 
 # NAME SOURCE...: builds NAME unless it is there; prints its archive
@@ -119,7 +124,7 @@ case ${1:-all} in
     leasehold)
         binary=$(realpath "${2:?the static binary}")
         image=${3:-localhost/leasehold:e2e}
-        built leasehold "$binary"
+        built leasehold "$binary" "$here/../image/build.sh" "$here/../../Dockerfile"
         ;;
     *) die "leasehold BINARY, or nothing: see the head of $0" ;;
 esac

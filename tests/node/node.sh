@@ -1,13 +1,15 @@
 #!/usr/bin/env bash
 # A real Kubernetes on this machine: etcd, the control plane, and nodes in namespaces of their own.
 #
-#   node.sh up                        the cluster with its first node; prints the KUBECONFIG line
+#   node.sh up [ARCHIVE...]           the cluster with its first node, and OCI archives loaded beside the
+#                                     images of images.sh; prints the KUBECONFIG line
 #   node.sh worker N up               one more node (N from 2 to 24)
 #   node.sh worker N cut [in|out]     its link to the others goes silent, in both directions or one
 #   node.sh worker N heal             and is there again
 #   node.sh worker N down             the machine is gone
 #   node.sh enter N COMMAND...        runs a command in node N
 #   node.sh load ARCHIVE...           an OCI archive for every node that is up
+#   node.sh env                       prints the state folder, and the folder of kubectl
 #   node.sh down                      takes all of it away
 #
 # Needs root, the packages in the file beside this one, and Go for the first build. README.md has
@@ -179,7 +181,7 @@ write_node() {
 }]}
 JSON
     local archive
-    for archive in ${NODE_IMAGES:-$(cat "$state/images")}; do ln -s "$(realpath "$archive")" "$folder/images/"; done
+    while read -r archive; do ln -s "$archive" "$folder/images/"; done <"$state/images"
     local variable
     for variable in number node folder state programs plugins address api_service services first_side host_address net; do
         printf '%s=%q\n' "$variable" "${!variable:-}"
@@ -318,7 +320,8 @@ wait_ready() {
 up() {
     check_needs
     find_programs
-    NODE_IMAGES=${NODE_IMAGES:-$("$here/images.sh")}
+    local images
+    images=$("$here/images.sh")
     began=${EPOCHREALTIME/./}
     # One that is still up, or that a killed run left.
     down
@@ -327,8 +330,7 @@ up() {
     trap 'exit 143' TERM
     mkdir -p "$state"/records
     chmod 1777 "$state/records"
-    local archive
-    for archive in $NODE_IMAGES; do realpath "$archive"; done >"$state/images"
+    realpath $images "$@" >"$state/images"
     printf '%s\n' "$programs" >"$state/programs"
     printf 'name=%q net=%q\n' "$name" "$net" >"$state/cluster"
     make_authority
@@ -372,15 +374,24 @@ down() {
     rm -rf "$state"
 }
 
+# The processes here that were started as a node's first: those of this folder, whether or not it is still there.
+first_processes() {
+    local path words
+    for path in /proc/[0-9]*; do
+        mapfile -d '' -t words <"$path/cmdline" || continue
+        [[ ${#words[@]} -lt 2 || ${words[-2]} != */init.sh || ${words[-1]} != "$folder" ]] || echo "${path#/proc/}"
+    done 2>/dev/null
+}
+
 # Ends the node that describe has named, and what it had outside its namespaces.
 take_down() {
     local process try
-    process=$(cat "$folder/init.pid" 2>/dev/null || true)
-    if [ -n "$process" ] && [[ $(tr '\0' ' ' <"/proc/$process/cmdline" 2>/dev/null) == *"init.sh $folder " ]]; then
-        kill -KILL "$process" 2>/dev/null || true
-        # A zombie has no command line: all it had is gone.
-        while [ -n "$(tr -d '\0' <"/proc/$process/cmdline" 2>/dev/null)" ]; do sleep 0.02; done
-    fi
+    # With the first process of a namespace the kernel ends all of it. A zombie has no command line.
+    while process=$(first_processes) && [ -n "$process" ]; do
+        # shellcheck disable=SC2086 # one word a process
+        kill -KILL $process 2>/dev/null || true
+        sleep 0.02
+    done
     remove_cgroup "$cgroup"
     for try in {1..50}; do
         ip link show "$host_link" >/dev/null 2>&1 || break
@@ -452,15 +463,24 @@ load() {
             nsenter -t "$(cat "$path")" -m -p -n -- ctr --address /run/containerd/containerd.sock --namespace k8s.io \
                 images import "$(realpath "$archive")" >/dev/null
         done
+        # For workers that join later.
+        realpath "$archive" >>"$state/images"
     done
 }
 
+print_env() {
+    [ -e "$state/cluster" ] || die "no cluster is up in $state: node.sh up"
+    echo "$state"
+    cat "$state/programs"
+}
+
 case ${1:-} in
-    up | down) "$1" ;;
-    enter | load) "$@" ;;
+    up | enter | load) "$@" ;;
+    down) down ;;
+    env) print_env ;;
     worker)
         [[ ${3:-} =~ ^(up|down|cut|heal)$ ]] || die 'worker N up, down, cut or heal'
         "worker_$3" "$2" "${4:-}"
         ;;
-    *) die "up, down, worker, enter or load: see the head of $0" ;;
+    *) die "up, down, worker, enter, load or env: see the head of $0" ;;
 esac

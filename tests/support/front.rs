@@ -20,6 +20,7 @@ use super::http::Http;
 pub struct Request {
     pub method: String,
     pub path: String,
+    pub body: String,
     /// The number of this request, from 0, over all connections.
     pub number: usize,
 }
@@ -41,6 +42,8 @@ pub enum Act {
     Pass,
     /// It answers, and the client hears of it so much later.
     PassAfter(Duration),
+    /// So much later it reaches the API server, also when the client has given it up by then.
+    PassLate(Duration),
     /// It answers, and the client gets this answer instead: the request had its effect.
     PassAndThen(Box<Act>),
     /// No answer, ever.
@@ -164,7 +167,7 @@ fn serve(stream: TcpStream, shared: &Shared) -> io::Result<()> {
     let mut writer = stream;
     let mut server: Option<Http> = None;
     loop {
-        let (mut request, body) = receive(&mut reader)?;
+        let mut request = receive(&mut reader)?;
         let rule = lock(&shared.rule).clone();
         {
             let mut requests = lock(&shared.requests);
@@ -179,7 +182,10 @@ fn serve(stream: TcpStream, shared: &Shared) -> io::Result<()> {
             _ if request.is_watch() => {
                 return pass_stream(&mut writer, (shared.connect)()?, &request.path, &shared.hushes);
             }
-            Act::Pass | Act::PassAfter(_) | Act::PassAndThen(_) => {
+            Act::Pass | Act::PassAfter(_) | Act::PassLate(_) | Act::PassAndThen(_) => {
+                if let Act::PassLate(delay) = act {
+                    thread::sleep(delay);
+                }
                 let server = match &mut server {
                     Some(server) => server,
                     none => none.insert((shared.connect)()?),
@@ -189,7 +195,7 @@ fn serve(stream: TcpStream, shared: &Shared) -> io::Result<()> {
                     _ => "application/json",
                 };
                 let headers = [("Content-Type", kind), ("Accept", "application/json")];
-                let passed = server.request(&request.method, &request.path, &headers, &body)?;
+                let passed = server.request(&request.method, &request.path, &headers, request.body.as_bytes())?;
                 if let Act::PassAfter(delay) = act {
                     thread::sleep(delay);
                 }
@@ -208,7 +214,7 @@ fn serve(stream: TcpStream, shared: &Shared) -> io::Result<()> {
     }
 }
 
-fn receive(reader: &mut BufReader<TcpStream>) -> io::Result<(Request, Vec<u8>)> {
+fn receive(reader: &mut BufReader<TcpStream>) -> io::Result<Request> {
     let mut line = String::new();
     if reader.read_line(&mut line)? == 0 {
         return Err(io::ErrorKind::UnexpectedEof.into());
@@ -229,7 +235,7 @@ fn receive(reader: &mut BufReader<TcpStream>) -> io::Result<(Request, Vec<u8>)> 
     }
     let mut body = vec![0; length];
     reader.read_exact(&mut body)?;
-    Ok((Request { method, path, number: 0 }, body))
+    Ok(Request { method, path, body: String::from_utf8_lossy(&body).into_owned(), number: 0 })
 }
 
 fn answer(writer: &mut TcpStream, status: u16, headers: &[(&'static str, String)], body: &[u8]) -> io::Result<()> {

@@ -74,6 +74,21 @@ impl<'a> Stage<'a> {
         self.pod(name).times(lease, deadline, interval, retry)
     }
 
+    /// Creates the Pod of this name, an object that nothing runs; gives its uid.
+    #[track_caller]
+    pub fn create_pod(&self, name: &str) -> String {
+        let pod = json!({
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {"name": name, "labels": {"app": "web"}},
+            "spec": {"containers": [{"name": "app", "image": "registry.example/web:1"}]},
+        });
+        let path = format!("/api/v1/namespaces/{}/pods", self.namespace);
+        let answer = self.control_plane.api("POST", &path, Some(&pod)).expect("the API server answers");
+        assert_eq!(answer.status, 201, "{answer:?}");
+        answer.json()["metadata"]["uid"].as_str().expect("a uid").to_owned()
+    }
+
     /// Two pods, of which the first leads, and who records them.
     #[track_caller]
     pub fn leader_and_standby(&self, first: Builder, second: Builder) -> (Sidecar, Sidecar, Recorder) {

@@ -4,7 +4,7 @@
 It asks GET /v1/leader on one connection and reads status.json and status.env, over and over, and takes times by the
 boot clock, which all pods of a machine share. Lines of JSON, times in nanoseconds:
 
-    {"pod", "process", "started"}                                          the first
+    {"pod", "uid", "process", "started"}                                   the first
     {"pod", "via": "http"|"json"|"env", "asked", "answered", "leader": true, "token", "until"}
                                                                            a promise, each of them
     {"pod", "via", "asked", "answered", "leader": false, "reason"}         when that changes
@@ -13,7 +13,7 @@ boot clock, which all pods of a machine share. Lines of JSON, times in nanosecon
 
 It holds a lock (flock) on its file for as long as it lives, so that a reader can tell whether it has ended.
 
-POD_NAME            who it is; the host name unless set
+POD_NAME, POD_UID   who it is; the host name, and nothing, unless set
 RECORDER_FOLDER     where its file goes, named by pod and start; to standard output unless set
 RECORDER_ALIVE      lock or session: what it shows the sidecar before its first question; nothing unless set
 RECORDER_PAUSE_MS   between two questions, 30
@@ -223,7 +223,7 @@ def end(code):
 def main():
     stopping = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stopping.set())
-    write(process=os.getpid(), started=STARTED)
+    write(uid=setting("POD_UID", ""), process=os.getpid(), started=STARTED)
     Pages.allow_reuse_address = True
     pages = Pages(("0.0.0.0", int(setting("RECORDER_PORT", "8080"))), Page)
     threading.Thread(target=pages.serve_forever, daemon=True).start()

@@ -309,7 +309,7 @@ func end(code int) {
 func main() {
 	stop := make(chan os.Signal, 1)
 	signal.Notify(stop, syscall.SIGTERM)
-	write(line{"process": os.Getpid(), "started": started})
+	write(line{"uid": os.Getenv("POD_UID"), "process": os.Getpid(), "started": started})
 	go serve()
 	switch alive := os.Getenv("RECORDER_ALIVE"); alive {
 	case "":
