@@ -78,3 +78,22 @@ fn a_sidecar_that_stood_still_for_longer_than_the_lease_does_not_lead() {
         said.iter().any(|said| said.pod == leader && said.answered > woke && said.reason.is_some()).then_some(())
     });
 }
+
+#[test]
+fn a_leader_that_is_cut_off_from_the_api_server_stops_before_another_begins() {
+    let stage = Stage::new("cut-pod");
+    three_replicas(&stage, &Workload::new().app(App::Go));
+    let leader = stage.leader();
+    let at = clock::now();
+    let cut = leader.cut();
+    let next = stage.wait_other_leader(leader.name(), at, SOON);
+    stage.report("leader's pod cut off to another pod's yes", next.from - at);
+    drop(cut);
+    let healed = clock::now();
+    let leader = leader.name().to_owned();
+    crate::cluster::wait_for("the healed pod to hear who leads", SOON, || {
+        let said = stage.records.said();
+        let heard = |reason: &Option<String>| reason.as_deref() == Some("held_by_other");
+        said.iter().any(|said| said.pod == leader && said.answered > healed && heard(&said.reason)).then_some(())
+    });
+}

@@ -39,12 +39,14 @@ trap 'exit 143' TERM HUP
 
 cd "$root"
 image=$(tests/node/images.sh leasehold "$binary")
+# The same under another name, to change a running sidecar's image.
+next=$(tests/node/images.sh leasehold "$binary" localhost/leasehold:e2e-next)
 say 'the image is built'
 tests/control-plane/tools.sh helm >/dev/null
 cargo test --locked --test e2e --no-run
 say 'the scenarios are built'
 is_up=yes
-"$node" up "$image" >/dev/null
+"$node" up "$image" "$next" >/dev/null
 state=$("$node" env | head -n 1)
 say 'the cluster is up'
 # In a process group of its own, which can be ended as a whole.

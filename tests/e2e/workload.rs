@@ -29,6 +29,10 @@ pub struct Workload {
     pub sidecar: Vec<&'static str>,
     /// More variables of the app's.
     pub env: Vec<(&'static str, &'static str)>,
+    /// A merge patch of the pod.
+    pub pod: Value,
+    /// Without the Role, nobody may touch the Lease.
+    pub role: bool,
     /// Where its pods may run, one on each: anywhere but on workers where it is empty.
     pub nodes: Vec<String>,
 }
@@ -43,6 +47,8 @@ impl Workload {
             alive: Alive::Nothing,
             sidecar: vec![],
             env: vec![],
+            pod: json!({}),
+            role: true,
             nodes: vec![],
         }
     }
@@ -54,6 +60,17 @@ impl Workload {
 
     pub fn app(mut self, app: App) -> Self {
         self.app = app;
+        self
+    }
+
+    /// A merge patch of the pod (RFC 7396: a list replaces a list).
+    pub fn pod(mut self, patch: Value) -> Self {
+        self.pod = patch;
+        self
+    }
+
+    pub fn env(mut self, name: &'static str, value: &'static str) -> Self {
+        self.env.push((name, value));
         self
     }
 
@@ -71,9 +88,38 @@ impl Workload {
 
     /// All of it, as a List.
     pub fn manifest(&self, stage: &Stage) -> String {
+        let mut items = self.rbac();
+        items.push(json!({
+            "apiVersion": "apps/v1",
+            "kind": "Deployment",
+            "metadata": {"name": self.name},
+            "spec": {
+                "replicas": self.replicas,
+                "selector": {"matchLabels": {"app": self.name}},
+                "template": self.template(stage),
+            },
+        }));
+        list(items)
+    }
+
+    /// What runs once, to its end.
+    pub fn job(&self, stage: &Stage) -> String {
+        let mut items = self.rbac();
+        let mut template = self.template(stage);
+        template["spec"]["restartPolicy"] = "Never".into();
+        items.push(json!({
+            "apiVersion": "batch/v1",
+            "kind": "Job",
+            "metadata": {"name": self.name},
+            "spec": {"backoffLimit": 0, "template": template},
+        }));
+        list(items)
+    }
+
+    /// The service account, and what it may do.
+    pub fn rbac(&self) -> Vec<Value> {
         let name = self.name;
         let role = format!("leasehold-{name}");
-        let account = json!({"kind": "ServiceAccount", "apiVersion": "v1", "metadata": {"name": name}});
         let rbac = "rbac.authorization.k8s.io";
         let rule = json!({
             "apiGroups": ["coordination.k8s.io"],
@@ -81,31 +127,29 @@ impl Workload {
             "resourceNames": [name],
             "verbs": ["get", "list", "watch", "create", "update"],
         });
-        json!({"apiVersion": "v1", "kind": "List", "items": [
-            account,
-            {"apiVersion": format!("{rbac}/v1"), "kind": "Role", "metadata": {"name": role}, "rules": [rule]},
-            {
+        let mut items = vec![json!({"kind": "ServiceAccount", "apiVersion": "v1", "metadata": {"name": name}})];
+        if self.role {
+            items.push(json!({
+                "apiVersion": format!("{rbac}/v1"), "kind": "Role", "metadata": {"name": role}, "rules": [rule],
+            }));
+            items.push(json!({
                 "apiVersion": format!("{rbac}/v1"),
                 "kind": "RoleBinding",
                 "metadata": {"name": role},
                 "roleRef": {"apiGroup": rbac, "kind": "Role", "name": role},
                 "subjects": [{"kind": "ServiceAccount", "name": name}],
-            },
-            {
-                "apiVersion": "apps/v1",
-                "kind": "Deployment",
-                "metadata": {"name": name},
-                "spec": {
-                    "replicas": self.replicas,
-                    "selector": {"matchLabels": {"app": name}},
-                    "template": {"metadata": {"labels": {"app": name}}, "spec": self.pod(stage)},
-                },
-            },
-        ]})
-        .to_string()
+            }));
+        }
+        items
     }
 
-    fn pod(&self, stage: &Stage) -> Value {
+    fn template(&self, stage: &Stage) -> Value {
+        let mut pod = self.pod_spec(stage);
+        merge(&mut pod, &self.pod);
+        json!({"metadata": {"labels": {"app": self.name}}, "spec": pod})
+    }
+
+    fn pod_spec(&self, stage: &Stage) -> Value {
         json!({
             "affinity": self.affinity(),
             "tolerations": [{"key": "leasehold.dev/worker", "operator": "Exists"}],
@@ -207,4 +251,24 @@ fn about_the_pod() -> Value {
         variable("POD_NAMESPACE", "metadata.namespace"),
         variable("POD_UID", "metadata.uid"),
     ])
+}
+
+/// Many objects in one text.
+pub fn list(items: Vec<Value>) -> String {
+    json!({"apiVersion": "v1", "kind": "List", "items": items}).to_string()
+}
+
+/// RFC 7396.
+fn merge(target: &mut Value, patch: &Value) {
+    let Value::Object(patch) = patch else {
+        *target = patch.clone();
+        return;
+    };
+    for (key, value) in patch {
+        if value.is_object() && target[key].is_object() {
+            merge(&mut target[key], value);
+        } else {
+            target[key] = value.clone();
+        }
+    }
 }

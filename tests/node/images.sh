@@ -85,9 +85,11 @@ build_python() {
 }
 
 build_leasehold() {
-    new_root root
-    install -m 755 "$binary" root/leasehold
-    "$here/image.py" --name "$image" --entrypoint /leasehold --arg run --user 65532:65532 root leasehold.tar
+    local arch
+    arch=$(uname -m | sed 's/x86_64/amd64/; s/aarch64/arm64/')
+    "$here/../image/build.sh" "$binary" "$arch" . "$image"
+    # Two of them go into one folder.
+    mv "leasehold-$arch.tar" "leasehold-${image##*:}.tar"
 }
 
 # NAME SOURCE...: builds NAME unless it is there; prints its archive
@@ -122,7 +124,7 @@ case ${1:-all} in
     leasehold)
         binary=$(realpath "${2:?the static binary}")
         image=${3:-localhost/leasehold:e2e}
-        built leasehold "$binary"
+        built leasehold "$binary" "$here/../image/build.sh" "$here/../../Dockerfile"
         ;;
     *) die "leasehold BINARY, or nothing: see the head of $0" ;;
 esac
