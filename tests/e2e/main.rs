@@ -32,12 +32,9 @@ mod support;
 mod workload;
 
 mod deployment;
-<<<<<<< HEAD
 mod injection;
-=======
 mod life;
 mod memory;
->>>>>>> charts
 mod nodes;
 mod processes;
 mod whole_cluster;
