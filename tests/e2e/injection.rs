@@ -352,6 +352,19 @@ fn a_thiefs_pod_never_leads_by_anothers_lease() {
 // --- The chart ---
 
 #[test]
+fn kubernetes_finds_no_fault_in_the_guards_expressions() {
+    let stage = stage("injected-types").without_promises();
+    for policy in ["leasehold-inject", "leasehold-lease-name", "leasehold-role-label"] {
+        let path = format!("/apis/admissionregistration.k8s.io/v1/validatingadmissionpolicies/{policy}");
+        let checking = wait_for("a controller to have checked the types", SOON, || {
+            let checking = stage.cluster.get(&path)?["status"]["typeChecking"].take();
+            checking.is_object().then_some(checking)
+        });
+        assert_eq!(checking["expressionWarnings"], Value::Null, "{policy}");
+    }
+}
+
+#[test]
 fn what_is_upgraded_holds_for_new_pods_and_after_an_uninstall_nobody_is_injected() {
     let stage = stage("injected-chart").without_promises();
     let labels = json!({"metadata": {"labels": {"leasehold.dev/injection": "disabled", "injector": stage.namespace}}});
