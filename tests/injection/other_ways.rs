@@ -67,6 +67,7 @@ fn values_that_cannot_work_are_refused_with_a_sentence() {
     refused(&["--set=sidecar.image.digest=sha256:1"], "/sidecar/image/digest");
     refused(&["--set=sidecar.resources.limits.memory=32 Mi"], "/sidecar/resources/limits");
     refused(&["--set=rbac.namespaces={Shop}"], "/rbac/namespaces/0");
+    refused(&["--set=rbac.namespaces={kube-system}"], "/rbac/namespaces/0");
     refused(&["--set=injection.engine=webhook"], "/injection/engine");
     refused(&["--set=no.such=value"], "additional properties 'no' not allowed");
     refused(&["--set=injection.engine=kustomize,sidecar.position=first"], "sidecar.position");
