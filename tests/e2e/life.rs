@@ -1,10 +1,13 @@
 //! What a workload goes through without any fault: rolled over, scaled, changed, ended, given no rights.
 
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
 use serde_json::json;
 
 use crate::cluster::wait_for;
+use crate::records::Records;
 use crate::stage::{SOON, Stage};
 use crate::support::clock;
 use crate::workload::{Alive, App, Workload, list};
@@ -135,4 +138,36 @@ fn without_its_role_a_sidecar_says_the_rule_and_the_app_runs() {
     stage.leader();
     let pod = stage.pod(&pod);
     assert_eq!((pod.restarts("leasehold"), pod.restarts("app")), (0, 0));
+}
+
+#[test]
+fn two_workloads_of_one_namespace_each_have_a_leader() {
+    let stage = Stage::new("two-workloads").without_promises();
+    let records: Vec<_> = ["web", "api"]
+        .into_iter()
+        .map(|name| {
+            let folder = stage.cluster.records(&stage.namespace).join(name);
+            fs::create_dir(&folder).expect("a folder for records");
+            fs::set_permissions(&folder, fs::Permissions::from_mode(0o1777)).expect("the folder's mode");
+            let inside: &'static str = if name == "web" { "/records/web" } else { "/records/api" };
+            let mut workload = Workload::new().replicas(2).app(App::Go).env("RECORDER_FOLDER", inside);
+            workload.name = name;
+            stage.apply(&workload.manifest(&stage));
+            (name, Records::of(folder))
+        })
+        .collect();
+    for (name, records) in &records {
+        stage.wait_rolled_out(&format!("deployments/{name}"), SOON);
+        let leader = records.wait_leader(clock::now(), SOON, |_| true);
+        assert!(leader.pod_name().starts_with(name), "{leader} leads {name}");
+    }
+    // One's end is nothing to the other.
+    let web = records[0].1.wait_leader(clock::now(), SOON, |_| true);
+    let at = clock::now();
+    stage.pod(web.pod_name()).delete();
+    records[0].1.wait_leader(at, SOON, |pod| pod != web.pod_name());
+    assert_eq!(records[1].1.moves(), 0);
+    for (_, records) in &records {
+        assert_eq!(records.fault(), None);
+    }
 }

@@ -97,3 +97,37 @@ fn a_leader_that_is_cut_off_from_the_api_server_stops_before_another_begins() {
         said.iter().any(|said| said.pod == leader && said.answered > healed && heard(&said.reason)).then_some(())
     });
 }
+
+/// Ten workloads at once, twice each.
+#[test]
+fn twenty_leaders_are_cut_off_for_a_minute_and_healed_at_a_random_moment() {
+    std::thread::scope(|scope| {
+        for number in 0..10 {
+            scope.spawn(move || {
+                let stage = Stage::new(&format!("cut-{number}"));
+                stage.apply(&Workload::new().app(App::Go).replicas(2).manifest(&stage));
+                stage.wait_rolled_out("deployments/web", 2 * SOON);
+                for _ in 0..2 {
+                    cut_off_for_a_minute(&stage);
+                }
+            });
+        }
+    });
+}
+
+fn cut_off_for_a_minute(stage: &Stage) {
+    let leader = stage.leader();
+    let at = clock::now();
+    let cut = leader.cut();
+    let next = stage.wait_other_leader(leader.name(), at, SOON);
+    stage.report("leader's pod cut off for a minute: to another's yes", next.from - at);
+    let random = u64::from(clock::now().subsec_nanos()) % 15_000;
+    std::thread::sleep((at + Duration::from_millis(60_000 + random)).saturating_sub(clock::now()));
+    drop(cut);
+    let healed = clock::now();
+    crate::cluster::wait_for("the healed pod to hear who leads", SOON, || {
+        let said = stage.records.said();
+        let heard = |reason: &Option<String>| reason.as_deref() == Some("held_by_other");
+        said.iter().any(|said| said.pod == leader.name() && said.answered > healed && heard(&said.reason)).then_some(())
+    });
+}

@@ -138,7 +138,7 @@ impl Records {
     fn read(&self) -> Vec<Process> {
         let mut processes = self.processes.lock().unwrap_or_else(PoisonError::into_inner);
         let files = fs::read_dir(&self.folder).into_iter().flatten().flatten();
-        for path in files.map(|entry| entry.path()) {
+        for path in files.map(|entry| entry.path()).filter(|path| path.is_file()) {
             let process = processes.entry(path.clone()).or_default();
             if !process.ended {
                 process.read_on(&path);
