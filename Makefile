@@ -6,11 +6,20 @@ export LEASEHOLD_CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/leasehold
 # Built with `cargo install`: a cache of one version.
 cargo_deny_version := 0.20.2
 cargo_deny := $(LEASEHOLD_CACHE)/cargo-deny-$(cargo_deny_version)/bin/cargo-deny
+cargo_cyclonedx_version := 0.5.9
+cargo_cyclonedx := $(LEASEHOLD_CACHE)/cargo-cyclonedx-$(cargo_cyclonedx_version)/bin/cargo-cyclonedx
 
 # What `make static` builds for: this machine's, unless told.
 target ?= $(shell uname -m)-unknown-linux-gnu
+# Where `make static` leaves it.
+static_binary := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)/$(target)/release/leasehold
+# The name of that processor among container images.
+image_arch := $(subst aarch64,arm64,$(subst x86_64,amd64,$(firstword $(subst -, ,$(target)))))
 # A comma between the arguments of a call would separate them.
 comma := ,
+# Static; relocations packed; and no path of the machine that it is built on.
+static_flags = -C target-feature=+crt-static -C link-arg=-Wl$(comma)-z$(comma)pack-relative-relocs \
+	--remap-path-prefix=$(or $(CARGO_HOME),$(HOME)/.cargo)=/cargo --remap-path-prefix=$(CURDIR)=/leasehold
 
 # Runs a command, and says what it is and how long it took.
 define stage
@@ -23,12 +32,13 @@ endef
 
 .PHONY: help
 help: ## This list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: test
 test: tools examples ## All tests, on a real API server (the first time builds it: 4 minutes)
-	$(call stage,build leasehold and its tests,cargo test --locked --no-run)
-	$(call stage,run the tests,cargo test --locked)
+	$(call stage,lint the charts and run their unit tests,tests/charts/check.sh)
+	$(call stage,build leasehold and its tests,cargo test --locked --workspace --no-run)
+	$(call stage,run the tests,cargo test --locked --workspace)
 
 .PHONY: sim
 sim: ## The election under simulated faults: N=100000 runs more schedules, SEED=n one of them with its trace
@@ -39,19 +49,48 @@ bench: tools ## How long a hand-off takes on a real API server, and what a pod w
 	$(call stage,build the release,cargo build --locked --release --bin leasehold)
 	$(call stage,measure,$(if $(wildcard /dev/shm),TMPDIR=/dev/shm) LEASEHOLD_BENCH_N=$(N) LEASEHOLD_BINARY=$(or $(CARGO_TARGET_DIR),$(CURDIR)/target)/release/leasehold cargo bench --locked --profile dev --bench hand_off)
 
+.PHONY: charts
+charts: ## The Helm charts: lint, unit tests, and against the sidecar and a real API server
+	$(call stage,lint the charts and run their unit tests,tests/charts/check.sh)
+	$(call stage,hold them against the sidecar and an API server,cargo test --locked --test charts)
+
 .PHONY: static
-static: ## The release as one static file, for an image
-	$(call stage,build the static release,RUSTFLAGS="-C target-feature=+crt-static -C link-arg=-Wl$(comma)-z$(comma)pack-relative-relocs" cargo build --locked --release --target $(target))
+static: ## The release as one static file, the same bytes wherever it is built
+	$(call stage,build the static release,RUSTFLAGS="$(static_flags)" cargo build --locked --release --bin leasehold --target $(target))
+
+.PHONY: image
+image: static ## The container image of that file: target/image/leasehold-ARCH.tar (an OCI archive)
+	$(call stage,build the image,tests/image/build.sh $(static_binary) $(image_arch) $(or $(CARGO_TARGET_DIR),target)/image)
+
+.PHONY: reproducible
+reproducible: static ## Builds the static release again, elsewhere, and compares
+	$(call stage,compare with a second build,tests/image/reproducible.sh $(static_binary))
+
+.PHONY: sbom
+sbom: $(cargo_cyclonedx) ## What the program is made of, as CycloneDX: target/image/leasehold.cdx.json
+	$(call stage,list what the program is made of,tests/image/sbom.sh $(cargo_cyclonedx) $(target) $(or $(CARGO_TARGET_DIR),target)/image)
+
+.PHONY: e2e
+e2e: static ## Scenarios on a real Kubernetes of one node and more, as root: TEST=name for one of them
+	$(call stage,the scenarios on a real node,tests/e2e/run.sh $(static_binary) $(TEST))
+
+.PHONY: node
+node: static ## A real Kubernetes of one node, as root; prints the line that kubectl and helm need
+	tests/node/node.sh up $$(tests/node/images.sh leasehold $(static_binary))
+
+.PHONY: node-down
+node-down: ## Takes that away
+	tests/node/node.sh down
 
 .PHONY: check
 check: $(cargo_deny) ## Formatting, clippy, and what the dependencies may be
-	$(call stage,formatting,cargo fmt --check)
-	$(call stage,clippy,cargo clippy --locked --all-targets -- -D warnings)
+	$(call stage,formatting,cargo fmt --all --check)
+	$(call stage,clippy,cargo clippy --locked --workspace --all-targets --test e2e -- -D warnings)
 	$(call stage,licences and sources of the dependencies,$(cargo_deny) --locked check licenses bans sources)
 
 .PHONY: tools
-tools: ## The programs that the tests need: etcd, kube-apiserver, kubectl, client-go's elector
-	$(call stage,the programs that the tests run,tests/control-plane/tools.sh etcd kube-apiserver kubectl clientgo >/dev/null)
+tools: ## The programs that the tests need: etcd, kube-apiserver, kubectl, Helm, client-go's elector
+	$(call stage,the programs that the tests run,tests/control-plane/tools.sh etcd kube-apiserver kubectl helm helm-unittest prometheus-operator clientgo >/dev/null)
 
 .PHONY: examples
 examples: ## Everything in examples/, with the toolchains of this machine
@@ -64,3 +103,5 @@ tools-path: ## The folder that holds etcd, kube-apiserver and kubectl (with make
 $(cargo_deny):
 	$(call stage,build cargo-deny $(cargo_deny_version) (usually 3 min on two cores, once),cargo install cargo-deny --version $(cargo_deny_version) --locked --root $(LEASEHOLD_CACHE)/cargo-deny-$(cargo_deny_version))
 
+$(cargo_cyclonedx):
+	$(call stage,build cargo-cyclonedx $(cargo_cyclonedx_version) (usually 1 min on two cores, once),cargo install cargo-cyclonedx --version $(cargo_cyclonedx_version) --locked --root $(LEASEHOLD_CACHE)/cargo-cyclonedx-$(cargo_cyclonedx_version))

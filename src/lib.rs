@@ -7,6 +7,7 @@ pub mod app;
 pub mod cli;
 mod complaint;
 pub mod devapi;
+pub mod doctor;
 pub mod election;
 pub mod exec;
 pub mod kubernetes;

@@ -21,6 +21,8 @@ use crate::election::Seen;
 
 /// Identities of sidecars that may still be in the record. Each start adds one.
 const IDENTITIES_KEPT: usize = 16;
+/// The file that is locked, and says by whom.
+pub const LOCK: &str = "lock";
 
 #[derive(Debug, thiserror::Error)]
 pub enum StateError {
@@ -83,18 +85,12 @@ impl StateDir {
     pub fn open(path: &Path, owner: Owner) -> Result<Self, StateError> {
         let fault = |source| StateError::Io { path: path.display().to_string(), source };
         fs::create_dir_all(path).map_err(fault)?;
-        let lock = File::options()
-            .create(true)
-            .truncate(false)
-            .read(true)
-            .write(true)
-            .open(path.join("lock"))
-            .map_err(fault)?;
+        let lock =
+            File::options().create(true).truncate(false).read(true).write(true).open(path.join(LOCK)).map_err(fault)?;
         match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => {}
             Err(rustix::io::Errno::WOULDBLOCK) => {
-                let holder: Option<Owner> =
-                    fs::read(path.join("lock")).ok().and_then(|text| serde_json::from_slice(&text).ok());
+                let holder = owner_of(path);
                 let same_pod = holder.is_some_and(|holder| holder.pod_uid.is_some() && holder == owner);
                 return Err(StateError::Held { path: path.display().to_string(), same_pod });
             }
@@ -146,6 +142,11 @@ impl StateDir {
         state.write().map_err(|source| StateError::Io { path: state.path.display().to_string(), source })?;
         Ok((state, inheritance))
     }
+}
+
+/// Who locked the directory last, if anybody did.
+pub fn owner_of(path: &Path) -> Option<Owner> {
+    serde_json::from_slice(&fs::read(path.join(LOCK)).ok()?).ok()
 }
 
 impl LeaseState {

@@ -25,12 +25,16 @@ struct Kubelet {
 
 impl Kubelet {
     fn start(ready_when: ReadyWhen) -> Kubelet {
+        Kubelet::start_at("127.0.0.1:0", ready_when)
+    }
+
+    fn start_at(address: &str, ready_when: ReadyWhen) -> Kubelet {
         let clock = TestClock::at(1000);
         let health = Arc::new(Health::new(2, ready_when, clock.boot()));
         let boards = vec![board("web"), board("jobs")];
         let probes = Probes { boards, clock: clock.clone(), health: health.clone(), metrics: Arc::new(Metrics::new()) };
-        let listeners = Listener::bind(&"127.0.0.1:0".parse().unwrap()).unwrap();
-        let port = listeners[0].port().unwrap();
+        let listeners = Listener::bind(&address.parse().unwrap()).unwrap();
+        let port = listeners[0].port().unwrap_or_default();
         let (stop, shutdown) = watch::channel(false);
         tokio::spawn(probe::run(listeners, probes, shutdown));
         Kubelet { port, clock, health, _stop: stop }
@@ -69,6 +73,24 @@ async fn it_is_ready_once_every_lease_was_seen_and_stays_so() {
     kubelet.clock.advance(Duration::from_secs(3600));
     assert_eq!(kubelet.get("/readyz").await, 200);
     assert_eq!(Kubelet::start(ReadyWhen::Serving).get("/readyz").await, 200);
+}
+
+/// Where pods share the node's network, a socket in the sidecar's own directory is nobody else's.
+#[tokio::test]
+async fn leasehold_probe_asks_by_a_unix_socket_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let address = format!("unix:{}/probe.sock", folder.path().display());
+    let kubelet = Kubelet::start_at(&address, ReadyWhen::Observed);
+    let probe = async |which: &'static str| {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_leasehold"));
+        command.args(["probe", which, "--probe-listen", &address]);
+        tokio::task::spawn_blocking(move || command.output()).await.unwrap().unwrap().status.code()
+    };
+    assert_eq!((probe("startup").await, probe("ready").await), (Some(0), Some(1)));
+    (0..2).for_each(|lease| kubelet.health.observed(lease));
+    assert_eq!(probe("ready").await, Some(0));
+    kubelet.clock.advance(Duration::from_secs(10));
+    assert_eq!(probe("live").await, Some(1));
 }
 
 #[tokio::test]

@@ -3,6 +3,7 @@
 pub mod check;
 pub mod completion;
 pub mod dev;
+pub mod doctor;
 pub mod exec;
 pub mod install;
 pub mod log;
@@ -45,6 +46,8 @@ enum Command {
     Probe(probe::Args),
     /// Have the pod that leads hand over, from a workstation: exits 0 (changed hands), 1 (did not), 2 (cannot tell)
     Stepdown(stepdown::Args),
+    /// Look at all that a sidecar needs, and say what is missing: exits 0 (nothing), 1 (something)
+    Doctor(Box<doctor::Args>),
     /// Print a completion script
     Completion(completion::Args),
 }
@@ -73,6 +76,7 @@ pub fn main() -> ExitCode {
         Command::Install(args) => install::main(&args),
         Command::Probe(args) => probe::main(&args),
         Command::Stepdown(args) => stepdown::main(args),
+        Command::Doctor(args) => doctor::main(*args),
         Command::Completion(args) => completion::main(&args),
     }
 }

@@ -1,13 +1,8 @@
 //! `leasehold probe startup|live|ready`: the probes for an exec, where a service mesh takes the network.
 
-use std::io::{Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::process::ExitCode;
-use std::time::Duration;
 
-use crate::report::http::Address;
-
-const PATIENCE: Duration = Duration::from_secs(1);
+use crate::report::http::{Address, ask};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 enum Which {
@@ -29,34 +24,17 @@ pub struct Args {
 }
 
 pub fn main(args: &Args) -> ExitCode {
-    let address = match &args.probe_listen {
-        Address::Tcp(address) => *address,
-        Address::Localhost(port) | Address::AnyInterface(port) => SocketAddr::from((Ipv4Addr::LOCALHOST, *port)),
-        Address::Unix(_) => {
-            eprintln!("leasehold: the probes are on TCP: give --probe-listen ADDRESS:PORT");
-            return ExitCode::from(super::EX_USAGE);
-        }
-    };
+    let address = &args.probe_listen;
     let path = match args.which {
         Which::Startup | Which::Live => "/livez",
         Which::Ready => "/readyz",
     };
-    match ask(address, path) {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::FAILURE,
+    match ask::at(address, path) {
+        Ok((200, _)) => ExitCode::SUCCESS,
+        Ok(_) => ExitCode::FAILURE,
         Err(error) => {
-            eprintln!("leasehold: no answer from http://{address}{path}: {error}");
+            eprintln!("leasehold: no answer from {address} to {path}: {error}");
             ExitCode::FAILURE
         }
     }
-}
-
-/// One request and the first bytes of its answer: the status is all that a probe wants.
-fn ask(address: SocketAddr, path: &str) -> std::io::Result<bool> {
-    let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
-    write!(stream, "GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n")?;
-    let mut head = [0; 12];
-    stream.read_exact(&mut head)?;
-    Ok(&head[9..12] == b"200")
 }

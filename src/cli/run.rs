@@ -36,7 +36,7 @@ pub struct Args {
         hide_env = true,
         help_heading = "Lease"
     )]
-    lease: Vec<String>,
+    pub(super) lease: Vec<String>,
     /// Its namespace [default: POD_NAMESPACE, else the service account's]
     #[arg(
         short,
@@ -47,10 +47,10 @@ pub struct Args {
         hide_env = true,
         help_heading = "Lease"
     )]
-    namespace: Option<String>,
+    pub(super) namespace: Option<String>,
     /// This pod [default: POD_NAME, else the host's name]
     #[arg(long, value_name = "NAME", env = "LEASEHOLD_POD_NAME", hide_env = true, help_heading = "Lease")]
-    pod_name: Option<String>,
+    pub(super) pod_name: Option<String>,
     /// Holder identity, before a random part [default: the pod's name]
     #[arg(long, value_name = "ID", alias = "id", env = "LEASEHOLD_IDENTITY", hide_env = true, help_heading = "Lease")]
     identity: Option<String>,
@@ -87,7 +87,7 @@ pub struct Args {
         hide_env = true,
         help_heading = "Answers"
     )]
-    listen: Vec<Address>,
+    pub(super) listen: Vec<Address>,
     /// A Host header to accept beside localhost; repeatable
     #[arg(
         long,
@@ -107,7 +107,7 @@ pub struct Args {
         hide_env = true,
         help_heading = "Answers"
     )]
-    probe_listen: String,
+    pub(super) probe_listen: String,
     /// Files for the app (status.json, status.env), or off
     #[arg(
         long,
@@ -117,16 +117,16 @@ pub struct Args {
         hide_env = true,
         help_heading = "Answers"
     )]
-    report_dir: PathBuf,
+    pub(super) report_dir: PathBuf,
     /// Ready once each lease was seen, or once listeners are open
     #[arg(long, value_enum, default_value_t = ReadyWhen::Observed, env = "LEASEHOLD_READY_WHEN", hide_env = true, hide_short_help = true, help_heading = "Answers")]
     ready_when: ReadyWhen,
     /// Keep the pod's label leasehold.dev/role at leader or standby, by the first lease, for a Service to select
     #[arg(long, env = "LEASEHOLD_ROLE_LABEL", hide_env = true, help_heading = "Answers")]
-    role_label: bool,
+    pub(super) role_label: bool,
     /// Events when this pod begins or ends leading, on the Lease and the Pod
     #[arg(long, value_enum, default_value_t = Switch::On, env = "LEASEHOLD_EVENTS", hide_env = true, help_heading = "Answers")]
-    events: Switch,
+    pub(super) events: Switch,
 
     /// What shows that the app lives: lock, session, asking, http://ADDR/PATH, tcp://ADDR; repeatable
     #[arg(
@@ -191,7 +191,7 @@ pub struct Args {
 
     /// Use this kubeconfig [default: the pod's service account, else kubectl's]
     #[arg(long, value_name = "FILE", env = "LEASEHOLD_KUBECONFIG", hide_env = true, help_heading = "Process")]
-    kubeconfig: Option<PathBuf>,
+    pub(super) kubeconfig: Option<PathBuf>,
     /// A context of it
     #[arg(
         long,
@@ -201,7 +201,7 @@ pub struct Args {
         hide_short_help = true,
         help_heading = "Process"
     )]
-    context: Option<String>,
+    pub(super) context: Option<String>,
     /// Private memory across restarts of this container, or off
     #[arg(
         long,
@@ -211,7 +211,7 @@ pub struct Args {
         hide_env = true,
         help_heading = "Process"
     )]
-    state_dir: PathBuf,
+    pub(super) state_dir: PathBuf,
     /// End when the process that started this one ends
     #[arg(long, hide = true)]
     end_with_parent: bool,
@@ -226,7 +226,7 @@ pub struct Args {
 
 /// A flag that is on unless it is turned off.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-enum Switch {
+pub(super) enum Switch {
     On,
     Off,
 }
@@ -266,7 +266,7 @@ fn refuse(faults: &[String]) -> ExitCode {
 
 impl Args {
     /// Judges the whole, with what the environment adds; all faults at once.
-    fn settings(self, env: impl Fn(&str) -> Option<String>) -> Result<Settings, Vec<String>> {
+    pub(super) fn settings(self, env: impl Fn(&str) -> Option<String>) -> Result<Settings, Vec<String>> {
         let mut faults = Vec::new();
         let set = |name: &str| env(name).filter(|value| !value.is_empty());
         let leases = if self.lease.is_empty() { set("ELECTOR_ELECTION").into_iter().collect() } else { self.lease };

@@ -39,6 +39,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
+pub use selector::Labels;
 use store::Store;
 
 const CONNECTIONS: usize = 1024;

@@ -1,6 +1,7 @@
 //! Field and label selectors, as `fieldSelector` and `labelSelector` carry them.
 
 use std::collections::BTreeMap;
+use std::str::FromStr;
 
 use k8s_openapi::api::coordination::v1::Lease;
 
@@ -11,8 +12,12 @@ use super::names;
 pub struct Selector {
     pub namespace: Option<String>,
     fields: Vec<FieldTerm>,
-    labels: Vec<LabelTerm>,
+    labels: Labels,
 }
+
+/// A label selector: `a=b, c!=d, e in (f,g), h notin (i), j, !k, l>1`.
+#[derive(Clone, Debug, Default)]
+pub struct Labels(Vec<LabelTerm>);
 
 struct FieldTerm {
     field: Field,
@@ -26,11 +31,13 @@ enum Field {
     Namespace,
 }
 
+#[derive(Clone, Debug)]
 struct LabelTerm {
     key: String,
     test: LabelTest,
 }
 
+#[derive(Clone, Debug)]
 enum LabelTest {
     Exists,
     Absent,
@@ -42,7 +49,7 @@ enum LabelTest {
 
 impl Selector {
     pub fn new(namespace: Option<String>, fields: &str, labels: &str) -> Result<Selector, String> {
-        Ok(Selector { namespace, fields: parse_fields(fields)?, labels: parse_labels(labels)? })
+        Ok(Selector { namespace, fields: parse_fields(fields)?, labels: labels.parse()? })
     }
 
     pub fn matches(&self, lease: &Lease) -> bool {
@@ -56,7 +63,7 @@ impl Selector {
             };
             (value == term.value) == term.equal
         });
-        in_namespace && fields && self.labels.iter().all(|term| term.matches(lease.metadata.labels.as_ref()))
+        in_namespace && fields && self.labels.match_all(lease.metadata.labels.as_ref())
     }
 }
 
@@ -87,6 +94,20 @@ fn parse_fields(text: &str) -> Result<Vec<FieldTerm>, String> {
         .collect()
 }
 
+impl Labels {
+    pub fn match_all(&self, labels: Option<&BTreeMap<String, String>>) -> bool {
+        self.0.iter().all(|term| term.matches(labels))
+    }
+}
+
+impl FromStr for Labels {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        parse_labels(text).map(Labels)
+    }
+}
+
 impl LabelTerm {
     fn matches(&self, labels: Option<&BTreeMap<String, String>>) -> bool {
         let value = labels.and_then(|labels| labels.get(&self.key));
@@ -106,7 +127,6 @@ fn number(value: Option<&String>) -> Option<i64> {
     value?.parse().ok()
 }
 
-/// `a=b, c!=d, e in (f,g), h notin (i), j, !k, l>1`.
 fn parse_labels(text: &str) -> Result<Vec<LabelTerm>, String> {
     let mut terms = Vec::new();
     let mut rest = text.trim();

@@ -1,6 +1,13 @@
 //! What a person is told when the API server does not do what was asked: what happened, and what to do.
 
+use std::borrow::Cow;
+use std::fmt;
+
 use super::{Api, Failure, Pod};
+
+/// In the message of a 403 when no role allows it: `User "x" cannot get resource "leases" in API group ...`. Admission
+/// has other words.
+pub const FORBIDDEN: &str = " cannot ";
 
 /// One text for a failure, the same for the same cause, so that a log can tell news from repetition.
 pub fn advice(failure: &Failure, api: &Api) -> String {
@@ -16,8 +23,12 @@ pub fn advice(failure: &Failure, api: &Api) -> String {
         Failure::Status { code: 403, message, .. } if message.contains("ownerRef") => {
             format!("an older sidecar's Pod owns the Lease {name}, and only who may delete a Lease may change that here (403: {message}): once that Pod has ended, delete the Lease")
         }
+        Failure::Status { code: 403, message, .. } if message.contains(FORBIDDEN) => {
+            let role = Role::lease(namespace, name);
+            format!("the API server forbids it (403: {message}); this Role is needed, bound to this pod's service account:\n{role}")
+        }
         Failure::Status { code: 403, message, .. } => {
-            format!("the API server forbids it (403: {message}); this Role is needed, bound to this pod's service account:\n{}", role(api))
+            format!("an admission webhook or policy, or a quota, forbids it (403: {message})")
         }
         Failure::Status { code: 404, .. } => {
             format!("the API server has no namespace {namespace}, or no coordination.k8s.io/v1 (404): check --namespace")
@@ -51,8 +62,9 @@ pub fn operator_advice(failure: &Failure, api: &Api) -> String {
         Failure::Status { code: 401, .. } => {
             "the API server does not accept the credentials (401): log in again, or check the user of the kubeconfig's context".into()
         }
-        Failure::Status { code: 403, message, .. } => {
-            format!("the API server forbids it (403: {message}); this Role is needed, bound to who asks:\n{}", operator_role(api))
+        Failure::Status { code: 403, message, .. } if message.contains(FORBIDDEN) => {
+            let role = Role::step_down(&api.namespace, &api.name);
+            format!("the API server forbids it (403: {message}); this Role is needed, bound to who asks:\n{role}")
         }
         other => advice(other, api),
     }
@@ -61,9 +73,8 @@ pub fn operator_advice(failure: &Failure, api: &Api) -> String {
 /// Why this pod's label cannot be set, where waiting alone does not help.
 pub fn label_advice(failure: &Failure, Pod { namespace, name, .. }: &Pod) -> String {
     match failure {
-        Failure::Status { code: 403, message, .. } if message.contains("cannot patch resource") => {
-            let rule = "- apiGroups: [\"\"]\n  resources: [pods]\n  verbs: [patch]";
-            let role = role_of("leasehold-role-label", namespace, rule);
+        Failure::Status { code: 403, message, .. } if message.contains(FORBIDDEN) => {
+            let role = Role::pod_label(namespace);
             format!(
                 "the API server forbids --role-label (403: {message}); this Role is needed, bound to this pod's service account:\n{role}"
             )
@@ -83,34 +94,141 @@ pub fn label_advice(failure: &Failure, Pod { namespace, name, .. }: &Pod) -> Str
     }
 }
 
-/// All the permissions that a sidecar needs: `create` is used by PUT, so that `resourceNames` covers it.
-fn role(api: &Api) -> String {
-    role_named(&format!("leasehold-{}", api.name), api, "get, list, watch, create, update")
+/// Permissions that are needed together, and the Role that grants them: its text is YAML, ready to be applied.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Role {
+    pub name: String,
+    pub namespace: String,
+    /// The API group; the core one is empty.
+    pub group: &'static str,
+    pub resource: &'static str,
+    /// The one object that it is about; `None`: any of the namespace.
+    pub object: Option<String>,
+    pub verbs: &'static [&'static str],
 }
 
-/// All that `leasehold stepdown` needs.
-fn operator_role(api: &Api) -> String {
-    role_named(&format!("leasehold-stepdown-{}", api.name), api, "get, patch")
+impl Role {
+    /// All that a sidecar needs: `create` is used by PUT, so that `resourceNames` covers it.
+    pub fn lease(namespace: &str, lease: &str) -> Self {
+        let name = format!("leasehold-{lease}");
+        Role::on_lease(name, namespace, lease, &["get", "list", "watch", "create", "update"])
+    }
+
+    /// All that `leasehold stepdown` needs.
+    fn step_down(namespace: &str, lease: &str) -> Self {
+        Role::on_lease(format!("leasehold-stepdown-{lease}"), namespace, lease, &["get", "patch"])
+    }
+
+    fn on_lease(name: String, namespace: &str, lease: &str, verbs: &'static [&'static str]) -> Self {
+        let object = Some(lease.to_owned());
+        Role { name, namespace: namespace.into(), group: "coordination.k8s.io", resource: "leases", object, verbs }
+    }
+
+    /// To tell the cluster of terms, which a sidecar can do without.
+    pub fn events(namespace: &str) -> Self {
+        Role::of_core("leasehold-events", namespace, "events", &["create"])
+    }
+
+    /// For `--role-label`. No Role can know the names of pods.
+    pub fn pod_label(namespace: &str) -> Self {
+        Role::of_core("leasehold-role-label", namespace, "pods", &["patch"])
+    }
+
+    fn of_core(name: &str, namespace: &str, resource: &'static str, verbs: &'static [&'static str]) -> Self {
+        Role { name: name.into(), namespace: namespace.into(), group: "", resource, object: None, verbs }
+    }
+
+    /// The RoleBinding that gives it to a user, as the API server names who asks.
+    pub fn binding(&self, user: &str) -> String {
+        let subject = match user.strip_prefix("system:serviceaccount:").and_then(|account| account.split_once(':')) {
+            Some((namespace, name)) => {
+                format!("- kind: ServiceAccount\n  name: {}\n  namespace: {}", scalar(name), scalar(namespace))
+            }
+            // Anything may be in a user's name. JSON is YAML.
+            None => {
+                let name = serde_json::Value::from(user);
+                format!("- apiGroup: rbac.authorization.k8s.io\n  kind: User\n  name: {name}")
+            }
+        };
+        format!(
+            "apiVersion: rbac.authorization.k8s.io/v1
+kind: RoleBinding
+metadata:
+  name: {role}
+  namespace: {namespace}
+roleRef:
+  apiGroup: rbac.authorization.k8s.io
+  kind: Role
+  name: {role}
+subjects:
+{subject}",
+            role = self.name,
+            namespace = scalar(&self.namespace),
+        )
+    }
 }
 
-fn role_named(role: &str, Api { namespace, name, .. }: &Api, verbs: &str) -> String {
-    let rule = format!(
-        "- apiGroups: [coordination.k8s.io]
-  resources: [leases]
-  resourceNames: [{name}]
-  verbs: [{verbs}]"
-    );
-    role_of(role, namespace, &rule)
-}
-
-fn role_of(name: &str, namespace: &str, rule: &str) -> String {
-    format!(
-        "apiVersion: rbac.authorization.k8s.io/v1
+impl fmt::Display for Role {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let group = if self.group.is_empty() { "\"\"" } else { self.group };
+        write!(
+            f,
+            "apiVersion: rbac.authorization.k8s.io/v1
 kind: Role
 metadata:
-  name: {name}
-  namespace: {namespace}
+  name: {}
+  namespace: {}
 rules:
-{rule}"
-    )
+- apiGroups: [{group}]
+  resources: [{}]",
+            self.name,
+            scalar(&self.namespace),
+            self.resource
+        )?;
+        if let Some(object) = &self.object {
+            write!(f, "\n  resourceNames: [{}]", scalar(object))?;
+        }
+        write!(f, "\n  verbs: [{}]", self.verbs.join(", "))
+    }
+}
+
+/// A name of Kubernetes as YAML, which takes `1e3`, `2026-01-02` and `no` for other things than text.
+fn scalar(name: &str) -> Cow<'_, str> {
+    const WORDS: [&str; 9] = ["true", "false", "null", "yes", "no", "on", "off", "y", "n"];
+    if name.starts_with(|c: char| c.is_ascii_digit()) || WORDS.contains(&name) {
+        return Cow::Owned(format!("\"{name}\""));
+    }
+    Cow::Borrowed(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_role_is_yaml_also_where_a_name_looks_like_a_number() {
+        let expected = r#"apiVersion: rbac.authorization.k8s.io/v1
+kind: Role
+metadata:
+  name: leasehold-7
+  namespace: "no"
+rules:
+- apiGroups: [coordination.k8s.io]
+  resources: [leases]
+  resourceNames: ["7"]
+  verbs: [get, list, watch, create, update]"#;
+        assert_eq!(Role::lease("no", "7").to_string(), expected);
+        assert!(
+            Role::events("a").to_string().ends_with("- apiGroups: [\"\"]\n  resources: [events]\n  verbs: [create]")
+        );
+    }
+
+    #[test]
+    fn a_binding_names_a_service_account_or_any_user() {
+        let binding = |user| Role::lease("shop", "web").binding(user);
+        let account = binding("system:serviceaccount:shop:7");
+        assert!(account.ends_with("subjects:\n- kind: ServiceAccount\n  name: \"7\"\n  namespace: shop"), "{account}");
+        let user = binding("jane: \"x\"");
+        assert!(user.ends_with("  kind: User\n  name: \"jane: \\\"x\\\"\""), "{user}");
+    }
 }

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::{Bytes, Incoming};
-use hyper::{Request, Response, StatusCode, header};
+use hyper::{HeaderMap, Request, Response, StatusCode, header};
 use hyper_rustls::{FixedServerNameResolver, HttpsConnectorBuilder};
 use hyper_util::client::legacy::{Client, connect::HttpConnector};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
@@ -64,25 +64,39 @@ pub enum ConfigError {
     ServerName(String),
 }
 
+/// Where a configuration was found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// The service account of the pod.
+    Pod,
+    Kubeconfig,
+}
+
 impl Source {
     /// In a pod its service account, unless a kubeconfig is named; elsewhere the kubeconfig that kubectl would use.
     pub async fn load(&self) -> Result<kube::Config, ConfigError> {
+        self.find().await.map(|(config, _)| config)
+    }
+
+    /// The same, and where it comes from.
+    pub async fn find(&self) -> Result<(kube::Config, Origin), ConfigError> {
         let options = KubeConfigOptions { context: self.context.clone(), ..Default::default() };
-        let config = if let Some(path) = &self.kubeconfig {
+        let (config, origin) = if let Some(path) = &self.kubeconfig {
             let fault = |source| ConfigError::Kubeconfig { path: path.display().to_string(), source };
             let file = Kubeconfig::read_from(path).map_err(fault)?;
-            kube::Config::from_custom_kubeconfig(file, &options).await.map_err(fault)?
+            (kube::Config::from_custom_kubeconfig(file, &options).await.map_err(fault)?, Origin::Kubeconfig)
         } else {
             match kube::Config::incluster() {
-                Ok(config) => config,
-                Err(incluster) => kube::Config::from_kubeconfig(&options)
-                    .await
-                    .map_err(|kubeconfig| ConfigError::None { incluster, kubeconfig })?,
+                Ok(config) => (config, Origin::Pod),
+                Err(incluster) => match kube::Config::from_kubeconfig(&options).await {
+                    Ok(config) => (config, Origin::Kubeconfig),
+                    Err(kubeconfig) => return Err(ConfigError::None { incluster, kubeconfig }),
+                },
             }
         };
         match &config.proxy_url {
             Some(proxy) => Err(ConfigError::Proxy(proxy.host().unwrap_or("?").to_owned())),
-            None => Ok(config),
+            None => Ok((config, origin)),
         }
     }
 }
@@ -119,6 +133,11 @@ impl Failure {
             Failure::NotUnderstood(_) => false,
             Failure::Status { code, .. } => matches!(code, 401 | 429 | 500..=599),
         }
+    }
+
+    /// This API server is not asked such things, or not by everybody.
+    pub fn is_no_such_question(&self) -> bool {
+        matches!(self, Failure::Status { code: 403..=405, .. })
     }
 
     /// A word for metrics.
@@ -174,7 +193,17 @@ impl Connection {
         request: Request<Body>,
         timeout: Duration,
     ) -> Result<serde_json::Value, Failure> {
-        let result = self.json_aside(verb, request, timeout).await;
+        self.json_and_headers(verb, request, timeout).await.map(|(_, json)| json)
+    }
+
+    /// The same with the headers of the answer.
+    pub async fn json_and_headers(
+        &self,
+        verb: &'static str,
+        request: Request<Body>,
+        timeout: Duration,
+    ) -> Result<(HeaderMap, serde_json::Value), Failure> {
+        let result = self.within(verb, request, timeout).await;
         if matches!(result, Err(Failure::Timeout(_) | Failure::Broken(_))) {
             self.reconnect();
         }
@@ -188,6 +217,15 @@ impl Connection {
         request: Request<Body>,
         timeout: Duration,
     ) -> Result<serde_json::Value, Failure> {
+        self.within(verb, request, timeout).await.map(|(_, json)| json)
+    }
+
+    async fn within(
+        &self,
+        verb: &'static str,
+        request: Request<Body>,
+        timeout: Duration,
+    ) -> Result<(HeaderMap, serde_json::Value), Failure> {
         let resource = resource_of(request.uri());
         match tokio::time::timeout(timeout, self.exchange(verb, request)).await {
             Ok(result) => result,
@@ -244,9 +282,14 @@ impl Connection {
         self.link.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
-    async fn exchange(&self, verb: &'static str, request: Request<Body>) -> Result<serde_json::Value, Failure> {
-        let response = self.answer(verb, request).await?;
-        serde_json::from_slice(&collect(response.into_body()).await?).map_err(|_| Failure::NotUnderstood("JSON"))
+    async fn exchange(
+        &self,
+        verb: &'static str,
+        request: Request<Body>,
+    ) -> Result<(HeaderMap, serde_json::Value), Failure> {
+        let (head, body) = self.answer(verb, request).await?.into_parts();
+        let json = serde_json::from_slice(&collect(body).await?).map_err(|_| Failure::NotUnderstood("JSON"))?;
+        Ok((head.headers, json))
     }
 
     /// An answer whose status is a success; others become [`Failure::Status`].

@@ -55,13 +55,7 @@ pub fn version_of(object: &Value) -> Result<u64, NotARecord> {
 
 /// The object to send: `base` as it was, with what the write changes. Without a base, a new one.
 pub fn object_for(write: &Write, base: Option<&Value>, namespace: &str, name: &str) -> Value {
-    let mut object = base.cloned().unwrap_or_else(|| {
-        json!({
-            "apiVersion": "coordination.k8s.io/v1",
-            "kind": "Lease",
-            "metadata": {"name": name, "namespace": namespace},
-        })
-    });
+    let mut object = base.cloned().unwrap_or_else(|| empty(namespace, name));
     let metadata = map(&mut object, "metadata");
     // Left out, the server keeps its own.
     metadata.remove("managedFields");
@@ -99,6 +93,15 @@ pub fn object_for(write: &Write, base: Option<&Value>, namespace: &str, name: &s
     set(spec, "renewTime", write.spec.renew_time.map(|time| format_time(time).into()));
     set(spec, "leaseTransitions", Some(write.spec.transitions.into()));
     object
+}
+
+/// A Lease that says nothing yet.
+pub fn empty(namespace: &str, name: &str) -> Value {
+    json!({
+        "apiVersion": "coordination.k8s.io/v1",
+        "kind": "Lease",
+        "metadata": {"name": name, "namespace": namespace},
+    })
 }
 
 fn set(map: &mut Map<String, Value>, key: &str, value: Option<Value>) {

@@ -20,8 +20,8 @@ use hyper::body::Bytes;
 use hyper::{Method, Request, header};
 use serde_json::{Value, json};
 
-pub use advice::{advice, operator_advice};
-pub use connection::{ConfigError, Connection, Failure, OnRequest, Source};
+pub use advice::{FORBIDDEN, Role, advice, operator_advice};
+pub use connection::{ConfigError, Connection, Failure, OnRequest, Origin, Source};
 pub use lease::{RELEASED, STEP_DOWN, TOKEN};
 pub use watch::{Watched, watch};
 
@@ -128,6 +128,16 @@ impl Api {
         self.keep(object)
     }
 
+    /// Has the API server judge a write of the Lease as it was at `version`, or without one its creation, and write
+    /// nothing: a dry run, which admission takes part in.
+    pub async fn rehearse(&self, version: Option<u64>, timeout: Duration) -> Result<(), Failure> {
+        let known = version.and_then(|version| self.object(version));
+        let verb = if known.is_some() { "update" } else { "create" };
+        let object = known.unwrap_or_else(|| lease::empty(&self.namespace, &self.name));
+        let request = request(Method::PUT, format!("{}?dryRun=All", self.path()), Some(&object));
+        self.connection.json(verb, request, timeout).await.map(drop)
+    }
+
     /// The Lease as a list shows it, and the version to watch from.
     async fn list(&self, timeout: Duration) -> Result<(Snapshot, u64), Failure> {
         let uri = format!("{}?fieldSelector=metadata.name%3D{}", self.collection(), self.name);
@@ -180,7 +190,8 @@ fn merge_patch(uri: String, patch: &Value) -> Request<Full<Bytes>> {
     request
 }
 
-fn request(method: Method, uri: String, body: Option<&Value>) -> Request<Full<Bytes>> {
+/// A request with a JSON body, or none. The parts of `uri` are validated by who makes it.
+pub(crate) fn request(method: Method, uri: String, body: Option<&Value>) -> Request<Full<Bytes>> {
     let bytes = body.map(|body| Bytes::from(body.to_string())).unwrap_or_default();
     let mut request = Request::new(Full::new(bytes));
     *request.method_mut() = method;

@@ -40,7 +40,7 @@ impl FileReport {
     /// it is missing) and that a file can be written there. Removes what a killed sidecar left unfinished.
     pub fn open(dir: &Path, boards: Vec<Arc<Board>>) -> Result<Self, Error> {
         check_names(&boards)?;
-        check_clock(time::proc_uptime().map_err(Error::NoUptime)?, SystemClock.boot())?;
+        uptime_is_the_boot_clock()?;
         let unusable = |source| Error::Unusable { dir: dir.into(), source };
         fs::create_dir_all(dir).map_err(unusable)?;
         for entry in fs::read_dir(dir).map_err(unusable)?.flatten() {
@@ -140,6 +140,11 @@ fn check_names(boards: &[Arc<Board>]) -> Result<(), Error> {
         }
     }
     Ok(())
+}
+
+/// Readers of the files compare with /proc/uptime, this process promises by the boot clock.
+pub fn uptime_is_the_boot_clock() -> Result<(), Error> {
+    check_clock(time::proc_uptime().map_err(Error::NoUptime)?, SystemClock.boot())
 }
 
 fn check_clock(uptime: Moment, boot: Moment) -> Result<(), Error> {

@@ -1,14 +1,17 @@
 #!/usr/bin/env bash
-# The programs that the tests run beside leasehold: a real etcd, kube-apiserver and kubectl,
-# and client-go's elector, built from the Go modules in this folder and in ../clientgo.
+# The programs that the tests run beside leasehold: a real etcd, kube-apiserver and kubectl, what
+# else makes a node, Helm, and client-go's elector, built from the Go modules in this folder and in
+# ../clientgo.
 #
 #   tools.sh [NAME...]    build what is missing; print the folder that holds the programs
 #
 # Without names: etcd kube-apiserver kubectl. Others, by name: kubelet, kube-controller-manager,
-# kube-scheduler, clientgo. Only the folder goes to stdout (one line for the control plane, one
-# for clientgo when it is asked for); progress goes to stderr.
+# kube-scheduler, kube-proxy; bridge, host-local and loopback (CNI plugins); helm; helm-unittest;
+# prometheus-operator, kyverno (folders with the definitions of their kinds); clientgo. Only folders
+# go to stdout: one line for each of control plane, CNI plugins, helm, helm-unittest,
+# prometheus-operator, kyverno and clientgo that is asked for, in this order. Progress goes to stderr.
 #
-# Found in this order: KUBEBUILDER_ASSETS when it is set (the first three), the cache, a build.
+# Found in this order: KUBEBUILDER_ASSETS when it is set (the control plane), the cache, a build.
 # The cache is ${LEASEHOLD_CACHE:-${XDG_CACHE_HOME:-~/.cache}/leasehold}; its tools/<key> changes
 # with the modules, their sums, the flags and Go itself.
 set -euo pipefail
@@ -56,14 +59,25 @@ find_go() {
 
 # --- What is built from what -----------------------------------------------------------------
 
-# Sets module, package and usually for a tool's name.
+# Sets kind (what shares a folder), module, package and usually for a tool's name.
 recipe() {
+    kind=control-plane
     case $1 in
         etcd) module=$here/etcd package=go.etcd.io/etcd/server/v3 usually='20 s' ;;
         kube-apiserver) module=$here/kubernetes package=k8s.io/kubernetes/cmd/$1 usually='3 min' ;;
-        kubectl | kubelet | kube-controller-manager | kube-scheduler)
-            module=$here/kubernetes package=k8s.io/kubernetes/cmd/$1 usually='1 min' ;;
-        clientgo) module=$here/../clientgo package=. usually='30 s, 10 s after kubectl' ;;
+        kubectl | kubelet | kube-controller-manager | kube-scheduler | kube-proxy)
+            module=$here/kubernetes package=k8s.io/kubernetes/cmd/$1 usually='1 min, the later ones less' ;;
+        bridge | loopback)
+            kind=cni module=$here/cni package=github.com/containernetworking/plugins/plugins/main/$1 usually='3 s' ;;
+        host-local)
+            kind=cni module=$here/cni package=github.com/containernetworking/plugins/plugins/ipam/$1 usually='3 s' ;;
+        helm) kind=helm module=$here/helm package=helm.sh/helm/v4/cmd/helm usually='1 min' ;;
+        helm-unittest)
+            kind=$1 module=$here/$1 package=github.com/helm-unittest/helm-unittest/cmd/helm-unittest usually='30 s' ;;
+        prometheus-operator)
+            kind=$1 module=$here/$1 package=github.com/prometheus-operator/prometheus-operator usually='5 s' ;;
+        kyverno) kind=$1 module=$here/$1 package=github.com/kyverno/kyverno usually='5 s' ;;
+        clientgo) kind=clientgo module=$here/../clientgo package=. usually='30 s, 10 s after kubectl' ;;
         *) die "no tool is called $1: see the head of $0" ;;
     esac
 }
@@ -71,16 +85,40 @@ recipe() {
 version_package=k8s.io/component-base/version
 ldflags="-s -w -X $version_package.gitVersion=$kubernetes_version -X $version_package.gitMajor=1 -X $version_package.gitMinor=36"
 
-# The cache folder for files whose contents are given: KIND FILE...
+# The cache folder of a kind; its key changes with what the kind is built from.
 folder_for() {
-    local kind=$1
-    shift
-    local key
+    local kind=$1 key
+    case $kind in
+        control-plane) set -- "$here"/{etcd,kubernetes}/go.{mod,sum} ;;
+        clientgo) set -- "$here"/../clientgo/*.go "$here"/../clientgo/go.{mod,sum} ;;
+        *) set -- "$here/$kind"/go.{mod,sum} ;;
+    esac
     key=$({ cat "$@"; echo "$kind $ldflags $("$go" env GOVERSION GOOS GOARCH)"; } | sha256sum | cut -c1-12)
     echo "$cache/tools/$key"
 }
 
 # --- Building --------------------------------------------------------------------------------
+
+# Builds $package of $module.
+make_aside() {
+    cd "$module"
+    case $name in
+        prometheus-operator) copy_aside example/prometheus-operator-crd _podmonitors.yaml _prometheusrules.yaml ;;
+        kyverno) copy_aside config/crds/policies.kyverno.io .io_mutatingpolicies.yaml .io_validatingpolicies.yaml ;;
+        # Never a version control stamp: the sources are modules, not this repository.
+        *) CGO_ENABLED=0 "$go" build -trimpath -buildvcs=false -ldflags "$ldflags" -o "$folder/.$name.aside" "$package" ;;
+    esac
+}
+
+# Copies from the module $package, of which nothing is built: FOLDER ENDING...
+copy_aside() {
+    local source ending
+    "$go" mod download "$package"
+    source=$("$go" list -m -f '{{.Dir}}' "$package")/$1
+    shift
+    mkdir "$folder/.$name.aside"
+    for ending; do cp "$source"/*"$ending" "$folder/.$name.aside"; done
+}
 
 # Builds into the folder those of the named tools that it has not: FOLDER NAME...
 ensure() {
@@ -96,10 +134,8 @@ ensure() {
             recipe "$name"
             say "building $name (usually $usually on two cores)"
             began=$SECONDS
-            # Never a version control stamp: the sources are modules, not this repository.
-            (cd "$module" && CGO_ENABLED=0 "$go" build -trimpath -buildvcs=false \
-                -ldflags "$ldflags" -o "$folder/.$name.aside" "$package") >&2 \
-                || die "$name could not be built"
+            rm -rf "$folder/.$name.aside"
+            make_aside >&2 || die "$name could not be built"
             mv "$folder/.$name.aside" "$folder/$name"
             say "built $name in $((SECONDS - began)) s"
         done
@@ -109,32 +145,28 @@ ensure() {
 # --- The call --------------------------------------------------------------------------------
 
 [ $# -gt 0 ] || set -- etcd kube-apiserver kubectl
-control_plane=() with_clientgo=
+declare -A asked=()
 for name; do
     recipe "$name"
-    if [ "$name" = clientgo ]; then with_clientgo=yes; else control_plane+=("$name"); fi
+    asked[$kind]+=" $name"
 done
-
-if [ ${#control_plane[@]} -gt 0 ] && [ -n "${KUBEBUILDER_ASSETS:-}" ]; then
-    for name in "${control_plane[@]}"; do
-        [ -x "$KUBEBUILDER_ASSETS/$name" ] \
-            || die "KUBEBUILDER_ASSETS=$KUBEBUILDER_ASSETS holds no $name: add it, or unset the variable to have it built"
-    done
-    echo "$KUBEBUILDER_ASSETS"
-    control_plane=()
-    [ -n "$with_clientgo" ] || exit 0
-fi
 
 # The tests run on pinned modules and this Go, whatever a workspace or the environment says.
 export GOTOOLCHAIN=local GOWORK=off
-find_go
-if [ ${#control_plane[@]} -gt 0 ]; then
-    folder=$(folder_for control-plane "$here"/{etcd,kubernetes}/go.{mod,sum})
-    ensure "$folder" "${control_plane[@]}"
+go=
+for kind in control-plane cni helm helm-unittest prometheus-operator kyverno clientgo; do
+    read -ra names <<<"${asked[$kind]:-}"
+    [ ${#names[@]} -gt 0 ] || continue
+    if [ "$kind" = control-plane ] && [ -n "${KUBEBUILDER_ASSETS:-}" ]; then
+        for name in "${names[@]}"; do
+            [ -x "$KUBEBUILDER_ASSETS/$name" ] \
+                || die "KUBEBUILDER_ASSETS=$KUBEBUILDER_ASSETS holds no $name: add it, or unset the variable to have it built"
+        done
+        echo "$KUBEBUILDER_ASSETS"
+        continue
+    fi
+    [ -n "$go" ] || find_go
+    folder=$(folder_for "$kind")
+    ensure "$folder" "${names[@]}"
     echo "$folder"
-fi
-if [ -n "$with_clientgo" ]; then
-    folder=$(folder_for clientgo "$here"/../clientgo/*.go "$here"/../clientgo/go.{mod,sum})
-    ensure "$folder" clientgo
-    echo "$folder"
-fi
+done

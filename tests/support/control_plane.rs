@@ -187,19 +187,28 @@ impl ControlPlane {
 
     /// The same as another user.
     pub fn connect_as(&self, user: &str) -> io::Result<Http> {
+        self.connect_with_token(&token_of(user))
+    }
+
+    fn connect_with_token(&self, token: &str) -> io::Result<Http> {
         let http = Http::connect_tls(self.address(), self.tls()?)?;
-        http.with_header("Authorization", &format!("Bearer {}", token_of(user))).with_timeout(Duration::from_secs(10))
+        http.with_header("Authorization", &format!("Bearer {token}")).with_timeout(Duration::from_secs(10))
     }
 
     /// One request as admin on a connection of its own.
     pub fn api(&self, method: &str, path: &str, body: Option<&Value>) -> io::Result<Answer> {
+        self.api_with_token(&token_of(ADMIN), method, path, body)
+    }
+
+    /// The same as who bears `token`.
+    pub fn api_with_token(&self, token: &str, method: &str, path: &str, body: Option<&Value>) -> io::Result<Answer> {
         let kind = match method {
             "PATCH" => "application/merge-patch+json",
             _ => "application/json",
         };
         let body = body.map(Value::to_string).unwrap_or_default();
         let headers = [("Content-Type", kind), ("Accept", "application/json")];
-        self.connect()?.request(method, path, &headers, body.as_bytes())
+        self.connect_with_token(token)?.request(method, path, &headers, body.as_bytes())
     }
 
     /// A Lease as it is now, if it is there.
@@ -448,11 +457,13 @@ impl ControlPlane {
             .arg("--service-account-signing-key-file")
             .arg(self.folder.join("service-account.key"))
             .arg("--service-cluster-ip-range=10.0.0.0/24")
-            // Pods are accepted without the controllers that would make their accounts.
-            .arg("--disable-admission-plugins=ServiceAccount")
             // No Service `kubernetes` with a loopback address.
             .arg("--endpoint-reconciler-type=none")
             .args(&self.apiserver_flags);
+        // Pods are accepted without the controllers that would make their accounts. A list given twice would be joined.
+        if !self.apiserver_flags.iter().any(|flag| flag.starts_with("--disable-admission-plugins")) {
+            apiserver.arg("--disable-admission-plugins=ServiceAccount");
+        }
         apiserver
     }
 

@@ -17,6 +17,7 @@
 //! | [`stage`] | a Lease in a namespace of its own, and the pods that contend for it |
 //! | [`front`] | a door before the API server that answers in its place where a test says so |
 //! | [`app`] | an app beside a sidecar, as far as the sidecar sees one |
+//! | [`helm`] | the charts, rendered |
 //! | [`clientgo`] | client-go's own elector, for company and for comparison |
 
 // A test file uses a part of this only.
@@ -27,6 +28,7 @@ pub mod clientgo;
 pub mod clock;
 pub mod control_plane;
 pub mod front;
+pub mod helm;
 pub mod http;
 pub mod process;
 pub mod proxy;

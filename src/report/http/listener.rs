@@ -7,6 +7,7 @@ use std::fmt;
 use std::fs;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -75,21 +76,12 @@ impl Listener {
     }
 
     fn tcp(address: SocketAddr) -> Result<Listener, BindError> {
-        let open = || -> io::Result<Socket> {
-            let family = if address.is_ipv6() { AddressFamily::INET6 } else { AddressFamily::INET };
-            let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-            let socket = net::socket_with(family, SocketType::STREAM, flags, None)?;
-            sockopt::set_socket_reuseaddr(&socket, true)?;
-            if address.is_ipv6() {
-                // [::] is meant to take IPv4 as well, whatever net.ipv6.bindv6only says.
-                sockopt::set_ipv6_v6only(&socket, !address.ip().is_unspecified())?;
-            }
+        let listen = |socket: OwnedFd| -> io::Result<Socket> {
             sockopt::set_socket_send_buffer_size(&socket, SEND_BUFFER)?;
-            net::bind(&socket, &address)?;
             net::listen(&socket, BACKLOG)?;
             Ok(Socket::Tcp(tokio::net::TcpListener::from_std(socket.into())?))
         };
-        let socket = open().map_err(|source| BindError::tcp(address, source))?;
+        let socket = bound(address).and_then(listen).map_err(|source| BindError::tcp(address, source))?;
         let mut listener = Listener { socket, address: String::new() };
         listener.address = SocketAddr::new(address.ip(), listener.port().unwrap_or(address.port())).to_string();
         Ok(listener)
@@ -119,6 +111,20 @@ pub enum Address {
 }
 
 impl Address {
+    /// The TCP addresses that it stands for; none for a socket file. IPv6 ones may be off.
+    pub fn sockets(&self) -> Vec<SocketAddr> {
+        match self {
+            Address::Tcp(address) => vec![*address],
+            Address::Localhost(port) => {
+                vec![(Ipv4Addr::LOCALHOST, *port).into(), (Ipv6Addr::LOCALHOST, *port).into()]
+            }
+            Address::AnyInterface(port) => {
+                vec![(Ipv6Addr::UNSPECIFIED, *port).into(), (Ipv4Addr::UNSPECIFIED, *port).into()]
+            }
+            Address::Unix(_) => Vec::new(),
+        }
+    }
+
     /// The port that is asked for, if it is a particular one.
     pub fn port(&self) -> Option<u16> {
         match self {
@@ -188,6 +194,28 @@ impl BindError {
     fn is_ipv6_off(&self) -> bool {
         let BindError::Failed { source, .. } = self else { return false };
         matches!(Errno::from_io_error(source), Some(Errno::AFNOSUPPORT | Errno::ADDRNOTAVAIL))
+    }
+}
+
+/// A TCP socket that has the address and does not listen yet. Until one does, others can have the address as well.
+fn bound(address: SocketAddr) -> io::Result<OwnedFd> {
+    let family = if address.is_ipv6() { AddressFamily::INET6 } else { AddressFamily::INET };
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = net::socket_with(family, SocketType::STREAM, flags, None)?;
+    sockopt::set_socket_reuseaddr(&socket, true)?;
+    if address.is_ipv6() {
+        // [::] is meant to take IPv4 as well, whatever net.ipv6.bindv6only says.
+        sockopt::set_ipv6_v6only(&socket, !address.ip().is_unspecified())?;
+    }
+    net::bind(&socket, &address)?;
+    Ok(socket)
+}
+
+/// Whether a TCP address could be listened on now. It is not, so whoever is about to listen there can.
+pub fn is_free(address: SocketAddr) -> Result<(), BindError> {
+    match bound(address).map_err(|source| BindError::tcp(address, source)) {
+        Err(error) if address.is_ipv6() && error.is_ipv6_off() => Ok(()),
+        bound => bound.map(drop),
     }
 }
 

@@ -3,6 +3,7 @@
 //! Holds no state of its own: each answer is computed from a [`Board`] when it is asked for, and each command goes to
 //! the loop that owns the election.
 
+pub mod ask;
 mod events;
 mod host;
 mod legacy;

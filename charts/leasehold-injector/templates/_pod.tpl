@@ -1,0 +1,84 @@
+{{/* What both policies know of a pod. Nothing here may fail, whatever the pod says. */}}
+
+{{/* A setting: the pod's annotation, else the chart's value: (dict "ctx" $ "annotation" "timing" "key" "timing"). */}}
+{{- define "leasehold-injector.setting" -}}
+variables.annotations[?'leasehold.dev/{{ .annotation }}'].orValue({{ include "leasehold-injector.param" . }})
+{{- end }}
+
+{{- define "leasehold-injector.param" -}}
+{{- if eq .ctx.Values.injection.engine "policy" -}}
+params.data[?'{{ .key }}'].orValue('')
+{{- else -}}
+{{- index (include "leasehold-injector.settings" .ctx | fromYaml) .key | quote -}}
+{{- end -}}
+{{- end }}
+
+{{- define "leasehold-injector.variables" -}}
+- name: annotations
+  expression: object.metadata.?annotations.orValue({})
+- name: labels
+  expression: object.metadata.?labels.orValue({})
+- name: initContainers
+  expression: object.spec.?initContainers.orValue([])
+- name: injected
+  expression: variables.initContainers.exists(c, c.name == 'leasehold' && c.?restartPolicy.orValue('') == 'Always')
+{{- range $setting := list "timing" "alive" "position" "probes" "compat" "image" "args" }}
+- name: {{ $setting }}
+  expression: {{ include "leasehold-injector.setting" (dict "ctx" $ "annotation" $setting "key" $setting) }}
+{{- end }}
+- name: roleLabel
+  expression: {{ include "leasehold-injector.setting" (dict "ctx" $ "annotation" "role-label" "key" "roleLabel") }}
+{{- range $key, $annotation := dict "cpuRequest" "cpu-request" "memoryRequest" "memory-request" "cpuLimit" "cpu-limit" "memoryLimit" "memory-limit" }}
+- name: {{ $key }}
+  expression: {{ include "leasehold-injector.setting" (dict "ctx" $ "annotation" $annotation "key" $key) }}
+{{- end }}
+- name: owner
+  expression: object.metadata.?ownerReferences.orValue([]).filter(o, o.?controller.orValue(false))
+# What a Deployment, or Argo's Rollout, puts behind its own name for each template.
+- name: templateHash
+  expression: variables.labels[?'pod-template-hash'].orValue(variables.labels[?'rollouts-pod-template-hash'].orValue(''))
+# Old and new pods of a rollout contend for the same Lease, so the template's hash is no part of its name.
+- name: workload
+  expression: |-
+    variables.owner.size() != 1 || !variables.owner[0].apiVersion.startsWith('apps/') ? '' :
+    variables.owner[0].kind == 'StatefulSet' ? variables.owner[0].name :
+    variables.owner[0].kind == 'ReplicaSet' && variables.templateHash != '' && variables.owner[0].name.endsWith('-' + variables.templateHash) ?
+      variables.owner[0].name.substring(0, size(variables.owner[0].name) - size(variables.templateHash) - 1) : ''
+- name: leases
+  expression: |-
+    'leasehold.dev/lease' in variables.annotations ? variables.annotations['leasehold.dev/lease'].split(',').map(l, l.trim()) : [variables.workload]
+- name: leaseDuration
+  expression: |-
+    variables.annotations[?'leasehold.dev/lease-duration'].orValue(
+      variables.timing == 'calm' ? '60s' : variables.timing == 'fast' ? '5s' : '15s')
+- name: hostNetwork
+  expression: object.spec.?hostNetwork.orValue(false)
+- name: listen
+  expression: variables.annotations[?'leasehold.dev/listen'].orValue('localhost:4040')
+- name: listenPort
+  expression: "variables.listen.startsWith('localhost:') ? variables.listen.substring(10) : ''"
+- name: probePort
+  expression: variables.annotations[?'leasehold.dev/probe-port'].orValue('4041')
+# The containers that ask.
+- name: containers
+  expression: |-
+    'leasehold.dev/containers' in variables.annotations
+      ? variables.annotations['leasehold.dev/containers'].split(',').map(c, c.trim())
+      : object.spec.containers.map(c, c.name)
+- name: asking
+  expression: (object.spec.containers + variables.initContainers).filter(c, c.name in variables.containers)
+- name: env
+  expression: |-
+    [{"name": "LEASEHOLD_FILE", "value": "/run/leasehold/status.json"}] +
+    (variables.listen == 'unix' ? [{"name": "LEASEHOLD_SOCKET", "value": "/run/leasehold/leasehold.sock"}]
+      : [{"name": "LEASEHOLD_URL", "value": "http://127.0.0.1:" + variables.listenPort}]) +
+    (variables.compat != 'nais' ? [] : [
+      {"name": "ELECTOR_PATH", "value": "localhost:" + variables.listenPort},
+      {"name": "ELECTOR_GET_URL", "value": "http://localhost:" + variables.listenPort + "/"},
+      {"name": "ELECTOR_SSE_URL", "value": "http://localhost:" + variables.listenPort + "/sse"}])
+- name: extraArgs
+  expression: variables.args.split(' ').filter(a, a != '')
+- name: faults
+  expression: |-
+    {{- include "leasehold-injector.faultList" . | nindent 4 }}
+{{- end }}

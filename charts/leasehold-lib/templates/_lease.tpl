@@ -1,0 +1,18 @@
+{{/*
+The Lease, where lease.create asks for it. Without a spec: what the sidecar writes there is nobody else's, so no upgrade
+touches it. It is kept when the release goes, as one that the sidecar makes is: fencing tokens go on growing from it.
+*/}}
+{{- define "leasehold.lease" -}}
+{{- $v := include "leasehold.values" . | fromYaml -}}
+{{- if $v.lease.create -}}
+apiVersion: coordination.k8s.io/v1
+kind: Lease
+metadata:
+  name: {{ .lease }}
+  namespace: {{ .ctx.Release.Namespace }}
+  labels:
+    {{- include "leasehold.labels" . | nindent 4 }}
+  annotations:
+    helm.sh/resource-policy: keep
+{{- end -}}
+{{- end -}}

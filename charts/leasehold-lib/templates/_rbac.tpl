@@ -1,0 +1,58 @@
+{{/* Role and RoleBinding: all that the sidecar may do. A whole manifest. */}}
+{{- define "leasehold.rbac" -}}
+{{- $v := include "leasehold.values" . | fromYaml -}}
+{{- if $v.rbac.create -}}
+{{- $account := coalesce .serviceAccountName $v.serviceAccountName ((.ctx.Values.serviceAccount | default dict).name) -}}
+{{- if not $account -}}
+{{- fail "leasehold.rbac: whose rights? Give serviceAccountName beside ctx and lease, or the value serviceAccountName: the service account of your pods" -}}
+{{- end -}}
+apiVersion: rbac.authorization.k8s.io/v1
+kind: Role
+metadata:
+  name: leasehold-{{ .lease }}
+  namespace: {{ .ctx.Release.Namespace }}
+  labels:
+    {{- include "leasehold.labels" . | nindent 4 }}
+rules:
+  - apiGroups: [coordination.k8s.io]
+    resources: [leases]
+    resourceNames: [{{ .lease | quote }}]
+    {{- if $v.lease.create }}
+    verbs: [get, list, watch, update]
+    {{- else }}
+    verbs: [get, list, watch, create, update]
+    {{- end }}
+  {{- if $v.events.enabled }}
+  - apiGroups: [""]
+    resources: [events]
+    verbs: [create]
+  {{- end }}
+  {{- if $v.role.label }}
+  - apiGroups: [""]
+    resources: [pods]
+    verbs: [patch]
+  {{- if $v.role.guarded }}
+  # Allows nothing: the policy of leasehold-injector knows by it whom to keep to the one label of the own pod.
+  - apiGroups: [leasehold.dev]
+    resources: [candidates]
+    verbs: [label]
+  {{- end }}
+  {{- end }}
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: RoleBinding
+metadata:
+  name: leasehold-{{ .lease }}
+  namespace: {{ .ctx.Release.Namespace }}
+  labels:
+    {{- include "leasehold.labels" . | nindent 4 }}
+roleRef:
+  apiGroup: rbac.authorization.k8s.io
+  kind: Role
+  name: leasehold-{{ .lease }}
+subjects:
+  - kind: ServiceAccount
+    name: {{ $account }}
+    namespace: {{ .ctx.Release.Namespace }}
+{{- end -}}
+{{- end -}}

@@ -1,0 +1,141 @@
+//! A pod that cannot be injected is refused, with a sentence.
+
+use serde_json::{Value, json};
+
+use crate::cluster::*;
+
+#[track_caller]
+fn says(refusal: &str, sentence: &str) {
+    assert!(refusal.contains(sentence), "{sentence:?} is not in: {refusal}");
+}
+
+#[test]
+fn a_bad_value_is_refused_with_what_it_must_be() {
+    let shop = cluster().namespace("bad").ready();
+    let long = "a".repeat(231);
+    let cases = [
+        ("lease", "", "name one by the annotation leasehold.dev/lease"),
+        ("lease", "Web", "\"Web\" is no name of a Lease"),
+        ("lease", "web_1", "is no name of a Lease"),
+        ("lease", "-web", "is no name of a Lease"),
+        ("lease", "web..a", "is no name of a Lease"),
+        ("lease", "web,", "is no name of a Lease"),
+        ("lease", "web,web", "several are separated by a comma and differ"),
+        ("lease", &long, "at most 230 characters"),
+        ("timing", "slow", "leasehold.dev/timing is \"slow\": it must be standard, calm or fast"),
+        ("lease-duration", "500ms", "it must be whole seconds from 1s to 3600s"),
+        ("lease-duration", "0s", "it must be whole seconds from 1s to 3600s"),
+        ("lease-duration", "3601s", "it must be whole seconds from 1s to 3600s"),
+        ("alive", "yes", "leasehold.dev/alive is \"yes\": it must be none, or one or more of lock, session"),
+        ("alive", "http://db.example:5432/", "leasehold.dev/alive is"),
+        ("alive", "https://127.0.0.1:8080/", "leasehold.dev/alive is"),
+        ("alive", "http://127.0.0.1/", "leasehold.dev/alive is"),
+        ("alive", "lock,", "leasehold.dev/alive is"),
+        ("position", "middle", "it must be first or last"),
+        ("probes", "tcp", "it must be http or exec"),
+        ("role-label", "yes", "it must be \"true\" or \"false\""),
+        ("compat", "contrib", "it must be none or nais"),
+        ("image", "registry.example/other:1", "pods may not choose the image here"),
+        ("cpu-request", "ten", "leasehold.dev/cpu-request is \"ten\": it must be a quantity"),
+        ("cpu-limit", "-1", "it must be a quantity"),
+        ("memory-request", "16 Mi", "it must be a quantity"),
+        ("memory-limit", "0", "it must be a quantity"),
+        ("listen", "0.0.0.0:4040", "leasehold.dev/listen is \"0.0.0.0:4040\": it must be localhost:PORT or unix"),
+        ("listen", "localhost:70000", "it must be localhost:PORT or unix"),
+        ("listen", "localhost:4041", "another than the app asks on"),
+        ("probe-port", "0", "it must be a port"),
+        ("probe-port", "99999999999999999999", "it must be a port"),
+        ("containers", "app,worker", "leasehold.dev/containers names worker, and the pod has no such container"),
+        ("args", "run", "flags of leasehold run, separated by spaces"),
+        ("args", "--lease=other", "none of --lease, "),
+        ("args", "--report-dir=/tmp", "none of --lease, "),
+        ("timming", "fast", "leasehold.dev/timming is no annotation of leasehold"),
+    ];
+    for (annotation, value, sentence) in cases {
+        let refusal = shop.refusal(&annotated(pod_of_deployment("web"), annotation, value));
+        says(&refusal, "the leasehold sidecar cannot be injected: ");
+        says(&refusal, sentence);
+    }
+}
+
+#[test]
+fn all_that_is_wrong_is_said_at_once() {
+    let shop = cluster().namespace("all").ready();
+    let pod = annotated(annotated(pod_of_deployment("web"), "timing", "slow"), "position", "middle");
+    let refusal = shop.refusal(&pod);
+    says(&refusal, "it must be standard, calm or fast; ");
+    says(&refusal, "it must be first or last");
+}
+
+#[test]
+fn a_pod_whose_workload_has_no_lasting_name_must_name_its_lease() {
+    let shop = cluster().namespace("nameless").ready();
+    let sentence = "only a pod of a Deployment or a StatefulSet has a Lease of its name";
+    let refused = |pod: &Value, whose: &str| {
+        let refusal = shop.refusal(pod);
+        says(&refusal, &format!("this pod belongs to {whose}"));
+        says(&refusal, sentence);
+        let named = shop.create(&annotated(pod.clone(), "lease", "named"));
+        assert_eq!(args(&named)[1], "--lease=named");
+    };
+    refused(&pod(None), "no workload");
+    refused(&pod(Some(("batch/v1", "Job", "report-29"))), "the Job report-29");
+    refused(&pod(Some(("apps/v1", "DaemonSet", "agent"))), "the DaemonSet agent");
+    // Of another group, or not by a template: its name may change with each rollout.
+    refused(&pod(Some(("apps.example.com/v1", "StatefulSet", "db"))), "the StatefulSet db");
+    refused(&pod(Some(("apps/v1", "ReplicaSet", "web-5d8f7c9b4"))), "the ReplicaSet web-5d8f7c9b4");
+    let other_hash = pod_of_template("web", "5d8f7c9b4", "pod-template-hash");
+    let other_hash = with(other_hash, json!({"metadata": {"labels": {"pod-template-hash": "1"}}}));
+    refused(&other_hash, "the ReplicaSet web-5d8f7c9b4");
+}
+
+#[test]
+fn a_label_that_is_neither_true_nor_false_is_a_mistake() {
+    let shop = cluster().namespace("label").ready();
+    for label in ["yes", "True", "enabled", ""] {
+        let pod = with(pod_of_deployment("web"), json!({"metadata": {"labels": {"leasehold.dev/inject": label}}}));
+        says(
+            &shop.refusal(&pod),
+            &format!("the label leasehold.dev/inject is \"{label}\": it must be \"true\" or \"false\""),
+        );
+    }
+}
+
+#[test]
+fn what_the_pod_has_is_not_overwritten() {
+    let shop = cluster().namespace("clash").ready();
+    let refused = |patch: Value, sentence: &str| says(&shop.refusal(&with(pod_of_deployment("web"), patch)), sentence);
+    for volume in ["leasehold", "leasehold-state", "leasehold-token"] {
+        let volumes = json!({"spec": {"volumes": [{"name": volume, "emptyDir": {}}]}});
+        refused(volumes, &format!("the pod has a volume {volume} of its own"));
+    }
+    let app = |more: Value| json!({"spec": {"containers": [with(json!({"name": "app", "image": "a"}), more)]}});
+    refused(app(json!({"env": [{"name": "LEASEHOLD_URL", "value": "x"}]})), "has LEASEHOLD_URL in its env");
+    refused(app(json!({"ports": [{"containerPort": 4040}]})), "the app has port 4040 or 4041");
+    for path in ["/run/leasehold", "/run/leasehold/more"] {
+        let more = json!({"volumeMounts": [{"name": "v", "mountPath": path}]});
+        refused(
+            with(app(more), json!({"spec": {"volumes": [{"name": "v", "emptyDir": {}}]}})),
+            "mounts something at /run/leasehold",
+        );
+    }
+    let labelled = json!({"metadata": {"labels": {"leasehold.dev/role": "standby"}}});
+    let labelled = annotated(with(pod_of_deployment("web"), labelled), "role-label", "true");
+    says(&shop.refusal(&labelled), "the pod template has the label leasehold.dev/role");
+    let sentence = "a container of this pod is called leasehold and is no native sidecar";
+    refused(json!({"spec": {"containers": [{"name": "leasehold", "image": "a"}]}}), sentence);
+    refused(json!({"spec": {"initContainers": [{"name": "leasehold", "image": "a"}]}}), sentence);
+    let migrate = json!({"spec": {"initContainers": [{"name": "migrate", "image": "i"}]}});
+    let early = annotated(with(pod_of_deployment("web"), migrate), "containers", "migrate");
+    says(&shop.refusal(&early), "an init container, which would run before the sidecar");
+    refused(json!({"spec": {"os": {"name": "windows"}}}), "this pod is for Windows");
+}
+
+#[test]
+fn a_host_network_pod_must_ask_by_a_socket() {
+    let shop = cluster().namespace("hostnet").ready();
+    let pod = with(pod_of_deployment("web"), json!({"spec": {"hostNetwork": true}}));
+    says(&shop.refusal(&pod), "set the annotation leasehold.dev/listen to unix");
+    let pod = annotated(annotated(pod, "listen", "unix"), "compat", "nais");
+    says(&shop.refusal(&pod), "leasehold.dev/listen cannot be unix");
+}

@@ -1,0 +1,3 @@
+module leasehold.dev/tests/recorder
+
+go 1.26.0
