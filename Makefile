@@ -11,7 +11,8 @@ cargo_cyclonedx := $(LEASEHOLD_CACHE)/cargo-cyclonedx-$(cargo_cyclonedx_version)
 
 # What `make static` builds for: this machine's, unless told.
 target ?= $(shell uname -m)-unknown-linux-gnu
-binaries := $(or $(CARGO_TARGET_DIR),target)/$(target)/release
+# Where `make static` leaves it.
+static_binary := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)/$(target)/release/leasehold
 # The name of that processor among container images.
 image_arch := $(subst aarch64,arm64,$(subst x86_64,amd64,$(firstword $(subst -, ,$(target)))))
 # A comma between the arguments of a call would separate them.
@@ -35,6 +36,7 @@ help: ## This list
 
 .PHONY: test
 test: tools examples ## All tests, on a real API server (the first time builds it: 4 minutes)
+	$(call stage,lint the charts and run their unit tests,tests/charts/check.sh)
 	$(call stage,build leasehold and its tests,cargo test --locked --workspace --no-run)
 	$(call stage,run the tests,cargo test --locked --workspace)
 
@@ -47,24 +49,26 @@ bench: tools ## How long a hand-off takes on a real API server, and what a pod w
 	$(call stage,build the release,cargo build --locked --release --bin leasehold)
 	$(call stage,measure,$(if $(wildcard /dev/shm),TMPDIR=/dev/shm) LEASEHOLD_BENCH_N=$(N) LEASEHOLD_BINARY=$(or $(CARGO_TARGET_DIR),$(CURDIR)/target)/release/leasehold cargo bench --locked --profile dev --bench hand_off)
 
+.PHONY: charts
+charts: ## The Helm charts: lint, unit tests, and against the sidecar and a real API server
+	$(call stage,lint the charts and run their unit tests,tests/charts/check.sh)
+	$(call stage,hold them against the sidecar and an API server,cargo test --locked --test charts)
+
 .PHONY: static
 static: ## The release as one static file, the same bytes wherever it is built
 	$(call stage,build the static release,RUSTFLAGS="$(static_flags)" cargo build --locked --release --bin leasehold --target $(target))
 
 .PHONY: image
 image: static ## The container image of that file: target/image/leasehold-ARCH.tar (an OCI archive)
-	$(call stage,build the image,tests/image/build.sh $(binaries)/leasehold $(image_arch) $(or $(CARGO_TARGET_DIR),target)/image)
+	$(call stage,build the image,tests/image/build.sh $(static_binary) $(image_arch) $(or $(CARGO_TARGET_DIR),target)/image)
 
 .PHONY: reproducible
 reproducible: static ## Builds the static release again, elsewhere, and compares
-	$(call stage,compare with a second build,tests/image/reproducible.sh $(binaries)/leasehold)
+	$(call stage,compare with a second build,tests/image/reproducible.sh $(static_binary))
 
 .PHONY: sbom
 sbom: $(cargo_cyclonedx) ## What the program is made of, as CycloneDX: target/image/leasehold.cdx.json
 	$(call stage,list what the program is made of,tests/image/sbom.sh $(cargo_cyclonedx) $(target) $(or $(CARGO_TARGET_DIR),target)/image)
-
-# Where `make static` leaves it.
-static_binary = $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)/$(target)/release/leasehold
 
 .PHONY: e2e
 e2e: static ## Scenarios on a real Kubernetes of one node and more, as root: TEST=name for one of them
@@ -85,8 +89,8 @@ check: $(cargo_deny) ## Formatting, clippy, and what the dependencies may be
 	$(call stage,licences and sources of the dependencies,$(cargo_deny) --locked check licenses bans sources)
 
 .PHONY: tools
-tools: ## The programs that the tests need: etcd, kube-apiserver, kubectl, client-go's elector
-	$(call stage,the programs that the tests run,tests/control-plane/tools.sh etcd kube-apiserver kubectl clientgo >/dev/null)
+tools: ## The programs that the tests need: etcd, kube-apiserver, kubectl, Helm, client-go's elector
+	$(call stage,the programs that the tests run,tests/control-plane/tools.sh etcd kube-apiserver kubectl helm helm-unittest prometheus-operator clientgo >/dev/null)
 
 .PHONY: examples
 examples: ## Everything in examples/, with the toolchains of this machine

@@ -1,7 +1,13 @@
 //! The command line's promises: what is wrong is said whole, in sentences, before anything is opened, with exit 64;
 //! and `check` tells leading, not leading and not knowing apart.
 
-use std::process::{Command, Output};
+mod support;
+
+use std::process::{Command, Output, Stdio};
+use std::time::Duration;
+
+use rustix::process::Signal;
+use support::process::Process;
 
 fn leasehold(arguments: &[&str], environment: &[(&str, &str)]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_leasehold"))
@@ -160,6 +166,40 @@ fn check_cannot_tell_without_a_file() {
     let output = leasehold(&["check", "--report-dir", folder.path().to_str().expect("a path")], &[]);
     assert_eq!(output.status.code(), Some(2));
     assert!(String::from_utf8_lossy(&output.stderr).contains("status.json"));
+}
+
+#[test]
+fn check_follow_prints_each_change_once_and_ends_when_asked() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("status.json");
+    let boot_id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").expect("Linux has one");
+    let boot_id = boot_id.trim();
+    let not_leader = |reason: &str| format!(r#"{{"leader":false,"boot_id":"{boot_id}","reason":"{reason}"}}"#);
+    let leader = format!(
+        r#"{{"lease":"web","leader":true,"fencing_token":7,"valid_from_uptime":0.0,"valid_until_uptime":1e9,"stop_by_uptime":1e9,"boot_id":"{boot_id}","reason":"leading"}}"#
+    );
+    let put = |text: &str| {
+        std::fs::write(folder.path().join("aside"), text).expect("writes");
+        std::fs::rename(folder.path().join("aside"), &file).expect("renames");
+    };
+    put(&not_leader("held_by_other"));
+    let mut command = Command::new(env!("CARGO_BIN_EXE_leasehold"));
+    command.args(["check", "--follow", "--report-dir"]).arg(folder.path()).stdout(Stdio::piped());
+    let mut follow = Process::start(command).expect("the binary runs");
+    let lines = follow.lines();
+    let next = || lines.recv_timeout(Duration::from_secs(10)).expect("a line");
+    assert_eq!(next(), "does not lead (held_by_other)");
+    // Written again it is no change, however often it is looked at.
+    put(&not_leader("held_by_other"));
+    assert!(lines.recv_timeout(Duration::from_millis(350)).is_err(), "nothing is printed twice");
+    put(&leader);
+    assert_eq!(next(), "leads web (fencing token 7)");
+    std::fs::remove_file(&file).expect("removes");
+    assert!(next().starts_with("cannot tell: "));
+    follow.signal(Signal::TERM);
+    assert_eq!(follow.wait(Duration::from_secs(10)).code(), Some(0));
+    let refused = leasehold(&["check", "--follow", "--wait=1s"], &[]);
+    assert_eq!(refused.status.code(), Some(64));
 }
 
 #[test]

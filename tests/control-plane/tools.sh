@@ -6,9 +6,10 @@
 #   tools.sh [NAME...]    build what is missing; print the folder that holds the programs
 #
 # Without names: etcd kube-apiserver kubectl. Others, by name: kubelet, kube-controller-manager,
-# kube-scheduler, kube-proxy; bridge, host-local and loopback (CNI plugins); helm; clientgo. Only
-# folders go to stdout: one line for each of control plane, CNI plugins, helm and clientgo that is
-# asked for, in this order. Progress goes to stderr.
+# kube-scheduler, kube-proxy; bridge, host-local and loopback (CNI plugins); helm; helm-unittest;
+# prometheus-operator (a folder with the definitions of its kinds); clientgo. Only folders go to
+# stdout: one line for each of control plane, CNI plugins, helm, helm-unittest, prometheus-operator
+# and clientgo that is asked for, in this order. Progress goes to stderr.
 #
 # Found in this order: KUBEBUILDER_ASSETS when it is set (the control plane), the cache, a build.
 # The cache is ${LEASEHOLD_CACHE:-${XDG_CACHE_HOME:-~/.cache}/leasehold}; its tools/<key> changes
@@ -71,6 +72,10 @@ recipe() {
         host-local)
             kind=cni module=$here/cni package=github.com/containernetworking/plugins/plugins/ipam/$1 usually='3 s' ;;
         helm) kind=helm module=$here/helm package=helm.sh/helm/v4/cmd/helm usually='1 min' ;;
+        helm-unittest)
+            kind=$1 module=$here/$1 package=github.com/helm-unittest/helm-unittest/cmd/helm-unittest usually='30 s' ;;
+        prometheus-operator)
+            kind=$1 module=$here/$1 package=github.com/prometheus-operator/prometheus-operator usually='5 s' ;;
         clientgo) kind=clientgo module=$here/../clientgo package=. usually='30 s, 10 s after kubectl' ;;
         *) die "no tool is called $1: see the head of $0" ;;
     esac
@@ -93,6 +98,20 @@ folder_for() {
 
 # --- Building --------------------------------------------------------------------------------
 
+# Builds $package of $module, or takes what is not to be built from the module itself.
+make_aside() {
+    cd "$module"
+    if [ "$name" = prometheus-operator ]; then
+        "$go" mod download "$package"
+        mkdir "$folder/.$name.aside"
+        cp "$("$go" list -m -f '{{.Dir}}' "$package")"/example/prometheus-operator-crd/*_{podmonitors,prometheusrules}.yaml \
+            "$folder/.$name.aside"
+    else
+        # Never a version control stamp: the sources are modules, not this repository.
+        CGO_ENABLED=0 "$go" build -trimpath -buildvcs=false -ldflags "$ldflags" -o "$folder/.$name.aside" "$package"
+    fi
+}
+
 # Builds into the folder those of the named tools that it has not: FOLDER NAME...
 ensure() {
     local folder=$1 name missing=()
@@ -107,10 +126,8 @@ ensure() {
             recipe "$name"
             say "building $name (usually $usually on two cores)"
             began=$SECONDS
-            # Never a version control stamp: the sources are modules, not this repository.
-            (cd "$module" && CGO_ENABLED=0 "$go" build -trimpath -buildvcs=false \
-                -ldflags "$ldflags" -o "$folder/.$name.aside" "$package") >&2 \
-                || die "$name could not be built"
+            rm -rf "$folder/.$name.aside"
+            make_aside >&2 || die "$name could not be built"
             mv "$folder/.$name.aside" "$folder/$name"
             say "built $name in $((SECONDS - began)) s"
         done
@@ -129,7 +146,7 @@ done
 # The tests run on pinned modules and this Go, whatever a workspace or the environment says.
 export GOTOOLCHAIN=local GOWORK=off
 go=
-for kind in control-plane cni helm clientgo; do
+for kind in control-plane cni helm helm-unittest prometheus-operator clientgo; do
     read -ra names <<<"${asked[$kind]:-}"
     [ ${#names[@]} -gt 0 ] || continue
     if [ "$kind" = control-plane ] && [ -n "${KUBEBUILDER_ASSETS:-}" ]; then

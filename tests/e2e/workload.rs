@@ -29,12 +29,12 @@ pub struct Workload {
     pub sidecar: Vec<&'static str>,
     /// More variables of the app's.
     pub env: Vec<(&'static str, &'static str)>,
-    /// Where its pods may run, one on each: anywhere but on workers where it is empty.
-    pub nodes: Vec<String>,
     /// A merge patch of the pod.
     pub pod: Value,
     /// Without the Role, nobody may touch the Lease.
     pub role: bool,
+    /// Where its pods may run, one on each: anywhere but on workers where it is empty.
+    pub nodes: Vec<String>,
 }
 
 impl Workload {
@@ -47,9 +47,9 @@ impl Workload {
             alive: Alive::Nothing,
             sidecar: vec![],
             env: vec![],
-            nodes: vec![],
             pod: json!({}),
             role: true,
+            nodes: vec![],
         }
     }
 

@@ -51,7 +51,7 @@ The schema says what it can of this; the relations between values are here alone
 {{- fail (printf "lease.retryPeriod: %dms: it must be at least 100ms" $retry) -}}
 {{- end -}}
 {{- if ge (add $interval $retry) $deadline -}}
-{{- fail (printf "lease.renewInterval, lease.retryPeriod: together (%dms) they must be shorter than the renew deadline (%dms), so that one failed renewal can be tried again" (add $interval $retry) $deadline) -}}
+{{- fail (printf "lease.renewInterval, lease.retryPeriod: together (%dms) they must be shorter than lease.renewDeadline (%dms), so that one failed renewal can be tried again; what is not given follows lease.duration (%s)" (add $interval $retry) $deadline (include "leasehold.duration" .)) -}}
 {{- end -}}
 {{- if or (lt $ttl 100) (gt $ttl $deadline) -}}
 {{- fail (printf "lease.answerTTL: %dms: it must be between 100ms and the renew deadline (%dms)" $ttl $deadline) -}}

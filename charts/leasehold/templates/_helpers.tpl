@@ -62,11 +62,15 @@ imagePullSecrets:
 {{- end -}}
 {{- end -}}
 
-{{/* What the library reads: this chart's own values, which have the same names, with what follows from others of them. */}}
+{{/*
+What the library reads: this chart's own values, which have the same names. Where no shutdown grace is given, the one
+that fits the pod's, and that leaves time for the last promise to run out.
+*/}}
 {{- define "demo.values" -}}
 {{- $values := deepCopy .Values -}}
 {{- if and (not .Values.shutdownGrace) (ne (.Values.terminationGracePeriodSeconds | int) 30) -}}
-{{- $_ := set $values "shutdownGrace" (printf "%ds" (max 3 (sub (.Values.terminationGracePeriodSeconds | int) 5))) -}}
+{{- $ttl := include "leasehold.milliseconds" (dict "path" "lease.answerTTL" "time" (.Values.lease.answerTTL | default "1s")) | int64 -}}
+{{- $_ := set $values "shutdownGrace" (printf "%dms" (max (add $ttl 2000) (sub (mul .Values.terminationGracePeriodSeconds 1000) 5000))) -}}
 {{- end -}}
 {{- toYaml $values -}}
 {{- end -}}

@@ -1,0 +1,578 @@
+//! The charts, held against what they speak of: the sidecar's own judgement of its flags, a real API server, the
+//! metrics that there are, and each other. What a template renders is in the charts' own unit tests.
+
+mod support;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::sync::LazyLock;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use support::clock::wait_until;
+use support::control_plane::{ControlPlane, shared, tool_folder};
+
+const ROOT: &str = env!("CARGO_MANIFEST_DIR");
+const DEMO: &str = "charts/leasehold";
+const LIBRARY: &str = "charts/leasehold-lib";
+const CONSUMER: &str = "tests/charts/consumer";
+
+// --- Helm ---
+
+fn helm(arguments: &[&str]) -> Output {
+    static HELM: LazyLock<PathBuf> = LazyLock::new(|| tool_folder(&["helm"]).join("helm"));
+    static HOME: LazyLock<tempfile::TempDir> = LazyLock::new(|| tempfile::tempdir().expect("a folder"));
+    Command::new(&*HELM)
+        .args(arguments)
+        .current_dir(ROOT)
+        .env_clear()
+        .env("HOME", HOME.path())
+        .stdin(Stdio::null())
+        .output()
+        .expect("helm can be started")
+}
+
+/// What `helm template` renders, or why it does not.
+fn render(chart: &str, arguments: &[&str]) -> Result<Vec<Value>, String> {
+    let mut all = vec!["template", "demo", chart, "--namespace=shop", "--kube-version=1.36"];
+    all.extend(arguments);
+    let output = helm(&all);
+    if !output.status.success() {
+        return Err(String::from_utf8_lossy(&output.stderr).into_owned());
+    }
+    let text = String::from_utf8(output.stdout).expect("YAML is text");
+    let documents: Vec<Value> = serde_saphyr::from_multiple(&text).expect("what Helm renders is YAML");
+    Ok(documents.into_iter().filter(|document| !document.is_null()).collect())
+}
+
+fn of_kind<'a>(objects: &'a [Value], kind: &str) -> &'a Value {
+    objects.iter().find(|object| object["kind"] == kind).unwrap_or_else(|| panic!("there is a {kind}"))
+}
+
+/// The consumer in a folder of its own, with the library as it is now.
+fn consumer() -> (tempfile::TempDir, String) {
+    let folder = tempfile::tempdir().expect("a folder");
+    copy(&Path::new(ROOT).join(CONSUMER), &folder.path().join(CONSUMER));
+    copy(&Path::new(ROOT).join(LIBRARY), &folder.path().join(LIBRARY));
+    let chart = folder.path().join(CONSUMER).to_string_lossy().into_owned();
+    let output = helm(&["dependency", "build", &chart]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    (folder, chart)
+}
+
+fn copy(from: &Path, to: &Path) {
+    for (name, bytes) in files(from) {
+        let path = to.join(name);
+        fs::create_dir_all(path.parent().expect("is in a folder")).expect("makes a folder");
+        fs::write(path, bytes).expect("writes a file");
+    }
+}
+
+/// All files below `folder`, without what `helm dependency build` leaves.
+fn files(folder: &Path) -> BTreeMap<String, Vec<u8>> {
+    let mut found = BTreeMap::new();
+    let mut folders = vec![folder.to_path_buf()];
+    while let Some(next) = folders.pop() {
+        for entry in fs::read_dir(&next).unwrap_or_else(|error| panic!("{}: {error}", next.display())) {
+            let path = entry.expect("an entry").path();
+            let name = path.strip_prefix(folder).expect("is below it").to_string_lossy().into_owned();
+            if path.is_dir() {
+                folders.push(path);
+            } else if !name.ends_with(".tgz") && name != "Chart.lock" {
+                found.insert(name, fs::read(&path).expect("can be read"));
+            }
+        }
+    }
+    found
+}
+
+fn read(path: &str) -> String {
+    fs::read_to_string(Path::new(ROOT).join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+fn yaml(path: &str) -> Value {
+    serde_saphyr::from_str(&read(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+fn schema(chart: &str) -> Value {
+    serde_json::from_str(&read(&format!("{chart}/values.schema.json"))).expect("is JSON")
+}
+
+// --- The sidecar's own judgement ---
+
+/// A kubeconfig is looked for once the whole configuration has been judged, and before anything is opened.
+const NO_KUBECONFIG: &str = "/nonexistent/kubeconfig";
+
+/// Whether `leasehold run` accepts these arguments.
+fn run_accepts(arguments: &[String]) -> Result<(), String> {
+    let output = Command::new(env!("CARGO_BIN_EXE_leasehold"))
+        .args(arguments)
+        .arg(format!("--kubeconfig={NO_KUBECONFIG}"))
+        .env_clear()
+        .env("POD_NAME", "demo-0")
+        .output()
+        .expect("the binary runs");
+    let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(64), "{arguments:?}: {errors}");
+    if errors.contains(NO_KUBECONFIG) { Ok(()) } else { Err(errors) }
+}
+
+/// As a value of the chart and as a flag.
+const FLAGS: [(&str, &str); 13] = [
+    ("lease.name", "--lease"),
+    ("lease.duration", "--lease-duration"),
+    ("lease.renewDeadline", "--renew-deadline"),
+    ("lease.renewInterval", "--renew-interval"),
+    ("lease.retryPeriod", "--retry-period"),
+    ("lease.answerTTL", "--answer-ttl"),
+    ("app.alive", "--app-alive"),
+    ("onSigterm", "--on-sigterm"),
+    ("shutdownGrace", "--shutdown-grace"),
+    ("logLevel", "--log-level"),
+    ("ports.app", "--listen"),
+    ("ports.probes", "--probe-listen"),
+    ("extraArgs", ""),
+];
+
+/// The arguments that these values stand for, without the chart's help.
+fn arguments_for(values: &[(&str, Value)]) -> Vec<String> {
+    let mut arguments = vec!["run".to_owned()];
+    if !values.iter().any(|(path, _)| *path == "lease.name") {
+        arguments.push("--lease=demo-leasehold".into());
+    }
+    for (path, value) in values {
+        let flag = FLAGS.iter().find(|(known, _)| known == path).expect("a value that is a flag").1;
+        let several = value.as_array().cloned().unwrap_or_else(|| vec![value.clone()]);
+        for value in several {
+            let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+            arguments.push(match flag {
+                "" => text,
+                "--listen" => format!("{flag}=localhost:{text}"),
+                "--probe-listen" => format!("{flag}=[::]:{text}"),
+                // As the kubelet expands it; a loopback address is this machine's own as well.
+                _ => format!("{flag}={}", text.replace("$(POD_IP)", "127.0.0.1")),
+            });
+        }
+    }
+    arguments
+}
+
+/// Values as one JSON object: `lease.duration` is a key in `lease`.
+fn nested(values: &[(&str, Value)]) -> Value {
+    let mut all = json!({});
+    for (path, value) in values {
+        let mut place = &mut all;
+        for key in path.split('.') {
+            place = &mut place[key];
+        }
+        *place = value.clone();
+    }
+    all
+}
+
+/// The chart and the sidecar say the same of these values, whoever of the chart's two says it; and what the chart makes
+/// of them is accepted.
+#[track_caller]
+fn judged_alike(values: &[(&str, Value)]) -> bool {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("values.yaml");
+    fs::write(&file, nested(values).to_string()).expect("writes the values");
+    let file = format!("--values={}", file.display());
+    let rendered = render(DEMO, &[&file, "--show-only=templates/deployment.yaml"]);
+    let by_templates = render(DEMO, &[&file, "--show-only=templates/deployment.yaml", "--skip-schema-validation"]);
+    let judged = run_accepts(&arguments_for(values));
+    assert_eq!(rendered.is_ok(), judged.is_ok(), "{values:?}: the chart: {:?}; run: {judged:?}", rendered.err());
+    assert_eq!(
+        by_templates.is_ok(),
+        judged.is_ok(),
+        "{values:?}: the chart without its schema: {:?}; run: {judged:?}",
+        by_templates.err()
+    );
+    match rendered {
+        Ok(objects) => {
+            let sidecar = &of_kind(&objects, "Deployment")["spec"]["template"]["spec"]["initContainers"][0];
+            let arguments = sidecar["args"].as_array().expect("has arguments").iter();
+            let arguments: Vec<String> =
+                arguments.map(|one| one.as_str().expect("a string").replace("$(POD_IP)", "127.0.0.1")).collect();
+            assert_eq!(run_accepts(&arguments), Ok(()), "{values:?} became {arguments:?}");
+        }
+        Err(said) => {
+            let (path, _) = values.last().expect("something was refused");
+            let by_path = said.contains(path) || said.contains(&format!("/{}", path.replace('.', "/")));
+            assert!(by_path, "{values:?} should be refused by its path, and is by:\n{said}");
+        }
+    }
+    judged.is_ok()
+}
+
+#[test]
+fn the_chart_accepts_the_times_that_run_accepts() {
+    let duration = |time: &str| judged_alike(&[("lease.duration", json!(time))]);
+    for time in ["2s", "5s", "15s", "0015s", "15000ms", "60s", "1m", "60m", "3600s", "3600000ms", "1h", "01h"] {
+        assert!(duration(time), "{time}");
+    }
+    for time in ["0s", "1s", "1500ms", "999ms", "3601s", "61m", "2h", "15", "15 s", "-15s", "1.5s", "s", "15S", "1d"] {
+        assert!(!duration(time), "{time}");
+    }
+    let fifteen = |path: &'static str, time: &str| judged_alike(&[(path, json!(time))]);
+    // D less 0.2 % is 14.97 s.
+    for (path, good, bad) in [
+        ("lease.renewDeadline", ["14969ms", "4001ms"], ["14970ms", "4s"]),
+        ("lease.renewInterval", ["1s", "10999ms"], ["999ms", "11s"]),
+        ("lease.retryPeriod", ["100ms", "8999ms"], ["99ms", "9s"]),
+        ("lease.answerTTL", ["100ms", "12s"], ["99ms", "12001ms"]),
+        ("shutdownGrace", ["3s", "2h"], ["2999ms", "0s"]),
+    ] {
+        for time in good {
+            assert!(fifteen(path, time), "{path}={time}");
+        }
+        for time in bad.into_iter().chain(["x", "1"]) {
+            assert!(!fifteen(path, time), "{path}={time}");
+        }
+    }
+}
+
+#[test]
+fn the_chart_accepts_the_times_together_that_run_accepts() {
+    let mut accepted = 0;
+    let mut cases = 0;
+    for duration in ["2s", "5s", "30s"] {
+        for deadline in ["1998ms", "1500ms", "4s", "4991ms"] {
+            for interval in ["1s", "1399ms", "1400ms"] {
+                let values = [
+                    ("lease.duration", json!(duration)),
+                    ("lease.renewInterval", json!(interval)),
+                    ("lease.renewDeadline", json!(deadline)),
+                ];
+                cases += 1;
+                // Which path is named depends on which of them is met first: the deadline or the interval.
+                accepted += usize::from(together(&values));
+            }
+        }
+    }
+    assert!(accepted > 5 && accepted < cases - 5, "{accepted} of {cases}: the table has both");
+    for (path, bad) in [("lease.answerTTL", "1999ms"), ("lease.answerTTL", "1501ms")] {
+        let values = [("lease.duration", json!("2s")), ("lease.renewDeadline", json!("1500ms")), (path, json!(bad))];
+        assert!(!judged_alike(&values), "{values:?}");
+    }
+    assert!(judged_alike(&[("lease.answerTTL", json!("10s")), ("shutdownGrace", json!("12s"))]));
+    assert!(!judged_alike(&[("lease.answerTTL", json!("10s")), ("shutdownGrace", json!("11999ms"))]));
+}
+
+/// As [`judged_alike`], where several paths may be named.
+#[track_caller]
+fn together(values: &[(&str, Value)]) -> bool {
+    let file = tempfile::NamedTempFile::new().expect("a file");
+    fs::write(&file, nested(values).to_string()).expect("writes the values");
+    let file = format!("--values={}", file.path().display());
+    let rendered = render(DEMO, &[&file, "--show-only=templates/deployment.yaml"]);
+    let judged = run_accepts(&arguments_for(values));
+    assert_eq!(rendered.is_ok(), judged.is_ok(), "{values:?}: the chart: {:?}; run: {judged:?}", rendered.err());
+    if let Err(said) = rendered {
+        assert!(values.iter().any(|(path, _)| said.contains(path)), "{values:?}: {said}");
+    }
+    judged.is_ok()
+}
+
+#[test]
+fn the_chart_accepts_the_names_that_run_accepts() {
+    let name = |name: &str| judged_alike(&[("lease.name", json!(name))]);
+    for good in ["a", "web", "web-1", "0", "jobs.example.com", "a--b", "status", &"a".repeat(230)] {
+        assert!(name(good), "{good}");
+    }
+    for bad in ["Web", "web_1", "-web", "web-", "a..b", ".a", "a.", "a b", "ä", &"a".repeat(231)] {
+        assert!(!name(bad), "{bad}");
+    }
+}
+
+#[test]
+fn the_chart_accepts_the_evidence_that_run_accepts() {
+    let alive = |evidence: Value| judged_alike(&[("app.alive", evidence)]);
+    for good in [
+        json!("lock"),
+        json!(["session"]),
+        json!(["asking", "lock"]),
+        json!("http://127.0.0.1:8080/healthz"),
+        json!("http://127.0.0.1:8080"),
+        json!("http://127.0.0.1:8080?a=b"),
+        json!("http://localhost:80/a/b-c?d=e&f=%2C"),
+        json!("http://[::1]:65535/"),
+        json!("http://$(POD_IP):8080/"),
+        json!("http://127.8.9.255:1/"),
+        json!("http://127.0.0.1:00080/"),
+        json!("tcp://127.0.0.1:5432"),
+        json!("tcp://localhost:5432"),
+        json!(["lock", "http://127.0.0.1:8080/a", "http://127.0.0.1:8080/b"]),
+    ] {
+        assert!(alive(good.clone()), "{good}");
+    }
+    for bad in [
+        json!("sure"),
+        json!("Lock"),
+        json!(["lock", "lock"]),
+        json!("https://127.0.0.1:8443/"),
+        json!("http://127.0.0.1/"),
+        json!("http://127.0.0.1:0/"),
+        json!("http://127.0.0.1:65536/"),
+        json!("http://127.0.0.256:80/"),
+        json!("http://10.255.255.1:80/"),
+        json!("http://example.com:80/"),
+        json!("http://user@127.0.0.1:80/"),
+        json!("http://127.0.0.1:80/#a"),
+        json!("http://127.0.0.1:80/a b"),
+        json!("http://127.0.0.1:80/é"),
+        json!("http://127.0.0.1:80/a,b"),
+        json!("http://::1:80/"),
+        json!("tcp://127.0.0.1:80/path"),
+        json!("tcp://127.0.0.1"),
+        json!("unix:/run/app.sock"),
+        json!("http://127.0.0.1:4040/leader"),
+        json!("http://localhost:04041/livez"),
+        json!("tcp://[::1]:4041"),
+        json!(["http://127.0.0.1:80/?a", "http://127.0.0.1:80/?b"]),
+        json!(format!("http://127.0.0.1:80/{}", "a".repeat(1000))),
+    ] {
+        assert!(!alive(bad.clone()), "{bad}");
+    }
+}
+
+#[test]
+fn the_chart_accepts_the_rest_that_run_accepts() {
+    for good in ["auto", "release"] {
+        assert!(judged_alike(&[("onSigterm", json!(good))]), "{good}");
+    }
+    assert!(judged_alike(&[("app.alive", json!("lock")), ("onSigterm", json!("wait-for-app"))]));
+    for bad in ["wait-for-app", "never"] {
+        assert!(!judged_alike(&[("onSigterm", json!(bad))]), "{bad}");
+    }
+    for level in ["error", "warn", "info", "debug", "trace"] {
+        assert!(judged_alike(&[("logLevel", json!(level))]), "{level}");
+    }
+    assert!(!judged_alike(&[("logLevel", json!("loud"))]));
+    for path in ["ports.app", "ports.probes"] {
+        assert!(judged_alike(&[(path, json!(4050))]), "{path}");
+        assert!(!judged_alike(&[(path, json!(65536))]), "{path}");
+    }
+    assert!(!judged_alike(&[("ports.app", json!(8080)), ("app.alive", json!("http://127.0.0.1:8080/"))]));
+    assert!(judged_alike(&[("extraArgs", json!(["--replicas=3", "--allowed-host=web"]))]));
+    // Given twice, by the chart and by hand.
+    for flag in ["--lease-duration=15s", "--log-level=info"] {
+        let values = [("lease.duration", json!("15s")), ("logLevel", json!("debug")), ("extraArgs", json!([flag]))];
+        assert!(!judged_alike(&values), "{flag}");
+    }
+}
+
+// --- The charts among themselves ---
+
+#[test]
+fn the_demo_has_the_library_as_it_is() {
+    let copy = files(&Path::new(ROOT).join(DEMO).join("charts/leasehold-lib"));
+    let mut library = files(&Path::new(ROOT).join(LIBRARY));
+    library.retain(|name, _| copy.contains_key(name) || name.starts_with("templates/") || name.starts_with("values"));
+    assert!(library.len() > 5, "{:?}", library.keys());
+    assert_eq!(
+        copy.keys().collect::<Vec<_>>(),
+        library.keys().collect::<Vec<_>>(),
+        "renew it: tests/charts/check.sh vendor"
+    );
+    for (name, bytes) in &library {
+        assert!(copy[name] == *bytes, "{name} differs; renew it: tests/charts/check.sh vendor");
+    }
+}
+
+#[test]
+fn the_versions_are_the_programs() {
+    for chart in [DEMO, LIBRARY] {
+        let chart = yaml(&format!("{chart}/Chart.yaml"));
+        assert_eq!(chart["appVersion"], env!("CARGO_PKG_VERSION"), "{}", chart["name"]);
+    }
+    let version = format!("{{{{- define \"leasehold.version\" -}}}}{}{{{{- end -}}}}", env!("CARGO_PKG_VERSION"));
+    assert!(read(&format!("{LIBRARY}/templates/_values.tpl")).contains(&version));
+    let library = yaml(&format!("{LIBRARY}/Chart.yaml"));
+    for chart in [DEMO, CONSUMER] {
+        let dependency = &yaml(&format!("{chart}/Chart.yaml"))["dependencies"][0];
+        assert_eq!(dependency["version"], library["version"], "{chart}");
+    }
+}
+
+#[test]
+fn what_both_charts_have_is_the_same_in_both() {
+    let (demo, library) = (schema(DEMO), schema(LIBRARY));
+    for (name, definition) in library["definitions"].as_object().expect("an object") {
+        if name != "lease" {
+            assert_eq!(demo["definitions"][name], *definition, "the definition {name}");
+        }
+    }
+    let lease = |schema: &Value| schema["properties"].clone();
+    let mut with_name = lease(&demo["properties"]["lease"]);
+    with_name.as_object_mut().expect("an object").remove("name").expect("the demo's lease has a name");
+    assert_eq!(with_name, lease(&library["definitions"]["lease"]));
+
+    let (demo, library) = (yaml(&format!("{DEMO}/values.yaml")), yaml(&format!("{LIBRARY}/values.yaml")));
+    for (path, value) in leaves(&library) {
+        let pointer = format!("/{}", path.replace('.', "/"));
+        // The name is the pods', and the demo's own is serviceAccount.name.
+        if path != "serviceAccountName" {
+            assert_eq!(demo.pointer(&pointer), Some(&value), "the default of {path}");
+        }
+    }
+}
+
+/// Every value that is no map with keys of its own, by its path.
+fn leaves(values: &Value) -> Vec<(String, Value)> {
+    let mut found = Vec::new();
+    for (key, value) in values.as_object().into_iter().flatten() {
+        match value.as_object() {
+            Some(map) if !map.is_empty() => {
+                found.extend(leaves(value).into_iter().map(|(path, leaf)| (format!("{key}.{path}"), leaf)));
+            }
+            _ => found.push((key.clone(), value.clone())),
+        }
+    }
+    found
+}
+
+#[test]
+fn every_value_is_in_the_readme_with_its_default_and_in_the_schema() {
+    for chart in [DEMO, LIBRARY] {
+        let values = yaml(&format!("{chart}/values.yaml"));
+        let readme = read(&format!("{chart}/README.md"));
+        let rows: BTreeMap<&str, &str> = readme
+            .lines()
+            .filter_map(|line| line.strip_prefix("| `")?.split_once("` | "))
+            .filter_map(|(path, rest)| Some((path, rest.split_once(" | ")?.0)))
+            .collect();
+        let mut known = BTreeSet::new();
+        for (path, value) in leaves(&values) {
+            // What is passed on as it is stands in one row.
+            let row = ancestors(&path).find_map(|path| rows.get_key_value(path));
+            let (row, default) = row.unwrap_or_else(|| panic!("{chart}/README.md has no row for {path}"));
+            known.insert(*row);
+            if *row == path {
+                let shown = match &value {
+                    Value::String(text) if text.is_empty() => "`\"\"`".into(),
+                    Value::String(text) => format!("`{text}`"),
+                    other => format!("`{other}`"),
+                };
+                assert_eq!(*default, shown, "{chart}/README.md: the default of {path}");
+            }
+        }
+        let unknown: Vec<_> = rows.keys().filter(|row| !known.contains(*row)).collect();
+        assert!(unknown.is_empty(), "{chart}/README.md has rows for what is no value: {unknown:?}");
+        let schema = schema(chart);
+        for key in values.as_object().expect("a map").keys() {
+            assert!(schema["properties"][key].is_object(), "{chart}: the schema does not know {key}");
+        }
+    }
+}
+
+fn ancestors(path: &str) -> impl Iterator<Item = &str> {
+    std::iter::successors(Some(path), |path| path.rsplit_once('.').map(|(parent, _)| parent))
+}
+
+#[test]
+fn alerts_and_dashboard_speak_of_metrics_that_there_are() {
+    let values = format!("--values={DEMO}/ci/everything-values.yaml");
+    let objects = render(DEMO, &[&values]).expect("renders");
+    let rules = of_kind(&objects, "PrometheusRule").to_string();
+    let dashboard = read(&format!("{DEMO}/dashboards/leasehold.json"));
+    let _: Value = serde_json::from_str(&dashboard).expect("the dashboard is JSON");
+    let documented = read("docs/operations.md");
+    for (of, text) in [("rules", &rules), ("dashboard", &dashboard)] {
+        let mut seen = BTreeSet::new();
+        for (start, _) in text.match_indices("leasehold_") {
+            let end = text[start..].find(|c: char| !c.is_ascii_lowercase() && c != '_').expect("the text goes on");
+            let name = &text[start..start + end];
+            let name = name.strip_suffix("_bucket").unwrap_or(name);
+            if seen.insert(name.to_owned()) {
+                assert!(documented.contains(&format!("| `{name}")), "{of}: there is no metric {name}");
+            }
+        }
+        assert!(seen.len() > 3, "{of}: {seen:?}");
+    }
+}
+
+#[test]
+fn every_alert_says_what_to_do() {
+    let objects = render(DEMO, &["--set=prometheusRule.enabled=true"]).expect("renders");
+    let rules = of_kind(&objects, "PrometheusRule")["spec"]["groups"][0]["rules"].as_array().expect("rules").clone();
+    assert!(rules.len() > 4);
+    for rule in &rules {
+        let runbook = rule["annotations"]["runbook"].as_str().unwrap_or_default();
+        assert!(runbook.len() > 40 && !runbook.contains('\n'), "{}: {runbook:?}", rule["alert"]);
+    }
+}
+
+#[test]
+fn the_pods_of_helm_test_are_nobody_elses() {
+    let values = format!("--values={DEMO}/ci/everything-values.yaml");
+    let objects = render(DEMO, &[&values]).expect("renders");
+    let pods: Vec<_> = objects.iter().filter(|object| object["kind"] == "Pod").collect();
+    assert_eq!(pods.len(), 2, "doctor and stepdown");
+    let selectors = objects.iter().filter_map(|object| match object["kind"].as_str()? {
+        "Service" => object["spec"]["selector"].as_object(),
+        "Deployment" | "NetworkPolicy" | "PodMonitor" | "PodDisruptionBudget" => {
+            let spec = &object["spec"];
+            spec["selector"]["matchLabels"].as_object().or(spec["podSelector"]["matchLabels"].as_object())
+        }
+        _ => None,
+    });
+    let selectors: Vec<_> = selectors.collect();
+    assert_eq!(selectors.len(), 6, "{selectors:?}");
+    for pod in pods {
+        for selector in &selectors {
+            let selected = selector.iter().all(|(key, value)| pod["metadata"]["labels"][key] == *value);
+            assert!(!selected, "{selector:?} selects {}", pod["metadata"]["name"]);
+        }
+        // No sidecar: no candidate.
+        assert!(pod["spec"]["initContainers"].is_null() && pod["spec"]["containers"].as_array().unwrap().len() == 1);
+        assert!(pod["spec"]["containers"][0]["args"][0] != "run");
+    }
+}
+
+// --- A real API server ---
+
+/// Every object of every ci/ values file, as an API server judges it: unknown fields are errors, and what Pod Security
+/// `restricted` has against a pod is a warning, of which there is none.
+#[test]
+fn an_api_server_accepts_every_ci_values_file() {
+    let cluster = shared();
+    let definitions = tool_folder(&["prometheus-operator"]).join("prometheus-operator");
+    cluster.run_kubectl(&["create", "-f", &definitions.to_string_lossy()]);
+    cluster.run_kubectl(&["wait", "--for=condition=Established", "--timeout=60s", "crd", "--all"]);
+    wait_until("the Prometheus operator's kinds to be served", Duration::from_secs(30), || {
+        let path = "/apis/monitoring.coreos.com/v1/namespaces/default/podmonitors";
+        cluster.api("GET", path, None).is_ok_and(|answer| answer.status == 200)
+    });
+    let namespace = cluster.namespace("charts");
+    for mode in ["enforce", "warn"] {
+        let label = format!("pod-security.kubernetes.io/{mode}=restricted");
+        cluster.run_kubectl(&["label", "namespace", &namespace, &label]);
+    }
+    let (_folder, consumer) = consumer();
+    for (chart, folder) in [(DEMO, Path::new(ROOT).join(DEMO)), (&consumer, Path::new(ROOT).join(CONSUMER))] {
+        let mut count = 0;
+        for name in files(&folder.join("ci")).keys() {
+            let values = format!("--values={}", folder.join("ci").join(name).display());
+            let objects = render(chart, &[&values, &format!("--namespace={namespace}")]).expect("renders");
+            for object in &objects {
+                dry_run(cluster, &namespace, object, name);
+            }
+            count += 1;
+        }
+        assert!(count >= 3, "{chart}: {count}");
+    }
+}
+
+#[track_caller]
+fn dry_run(cluster: &ControlPlane, namespace: &str, object: &Value, values: &str) {
+    let file = cluster.write_file("manifest.json", &object.to_string());
+    let file = file.to_string_lossy();
+    let arguments = ["create", "--dry-run=server", "--validate=strict", "-n", namespace, "-f", &file];
+    let output = cluster.kubectl(&arguments);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && said.is_empty(), "{values}: {said}\n{object:#}");
+}
