@@ -47,11 +47,7 @@ cargo test --locked --test e2e --no-run
 say 'the scenarios are built'
 is_up=yes
 "$node" up "$image" "$next" >/dev/null
-<<<<<<< HEAD
 { read -r state; read -r _; } < <("$node" env)
-=======
-state=$("$node" env | head -n 1)
->>>>>>> main
 say 'the cluster is up'
 # In a process group of its own, which can be ended as a whole.
 set -m
