@@ -32,6 +32,7 @@ mod support;
 mod workload;
 
 mod deployment;
+mod injection;
 mod life;
 mod memory;
 mod nodes;

@@ -34,6 +34,9 @@ alone, and the validating one refuses it with these sentences.
   say: "'leasehold.dev/probes is \"' + variables.probes + '\": it must be http or exec'"
 - unless: variables.roleLabel in ['true', 'false']
   say: "'leasehold.dev/role-label is \"' + variables.roleLabel + '\": it must be \"true\" or \"false\"'"
+# A ReplicaSet that selects by it would lose its pods.
+- unless: variables.roleLabel != 'true' || !('leasehold.dev/role' in variables.labels)
+  say: "'the pod template has the label leasehold.dev/role, which the sidecar keeps: take it away there'"
 - unless: variables.compat in ['none', 'nais']
   say: "'leasehold.dev/compat is \"' + variables.compat + '\": it must be none or nais'"
 - unless: |-

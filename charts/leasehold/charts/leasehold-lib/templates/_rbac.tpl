@@ -30,7 +30,13 @@ rules:
   {{- if $v.role.label }}
   - apiGroups: [""]
     resources: [pods]
-    verbs: [get, patch]
+    verbs: [patch]
+  {{- if $v.role.guarded }}
+  # Allows nothing: the policy of leasehold-injector knows by it whom to keep to the one label of the own pod.
+  - apiGroups: [leasehold.dev]
+    resources: [candidates]
+    verbs: [label]
+  {{- end }}
   {{- end }}
 ---
 apiVersion: rbac.authorization.k8s.io/v1
