@@ -159,7 +159,8 @@ impl Process {
         // The last line may be half written.
         let whole = text.rfind('\n').map_or(0, |end| end + 1);
         self.read += whole as u64;
-        for line in text[..whole].lines() {
+        // A log has also what was written for people.
+        for line in text[..whole].lines().filter(|line| line.starts_with('{')) {
             let line = serde_json::from_str(line).unwrap_or_else(|error| panic!("{}: {error}: {line}", path.display()));
             self.take(&line);
         }
