@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::cluster::{error_of, wait_for};
-use crate::stage::{SOON, Stage};
+use crate::stage::{BEFORE_EXPIRY, SOON, Stage};
 use crate::support::clock;
 
 const CHART: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/charts/leasehold");
@@ -82,7 +82,7 @@ fn the_chart_is_installed_tested_upgraded_rolled_back_and_uninstalled() {
         stage.records.wait_leader(clock::now(), SOON, |_| true);
         let without = stage.records.longest_without(at);
         stage.report(&format!("helm {how} of 3 replicas: longest without a leader"), without);
-        assert!(without < Duration::from_secs(7), "each old pod releases: {without:?}");
+        assert!(without < BEFORE_EXPIRY, "each old pod releases: {without:?}");
     }
 
     stage.helm(&["uninstall", "web", "--wait", "--timeout", "120s"]);
