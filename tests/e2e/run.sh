@@ -28,7 +28,7 @@ end() {
             cp -r "$state/records" "$logs" || true
             say "the daemons' logs and the apps' records are in $logs"
         fi
-        sort -k 3 "$state/measured" 2>/dev/null >&2 || true
+        sort -k 3 "$state/measured" >&2 2>/dev/null || true
         "$node" down
         say 'the cluster is down'
     fi
