@@ -11,7 +11,8 @@ cargo_cyclonedx := $(LEASEHOLD_CACHE)/cargo-cyclonedx-$(cargo_cyclonedx_version)
 
 # What `make static` builds for: this machine's, unless told.
 target ?= $(shell uname -m)-unknown-linux-gnu
-binaries := $(or $(CARGO_TARGET_DIR),target)/$(target)/release
+# Where `make static` leaves it.
+static_binary := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)/$(target)/release/leasehold
 # The name of that processor among container images.
 image_arch := $(subst aarch64,arm64,$(subst x86_64,amd64,$(firstword $(subst -, ,$(target)))))
 # A comma between the arguments of a call would separate them.
@@ -59,18 +60,15 @@ static: ## The release as one static file, the same bytes wherever it is built
 
 .PHONY: image
 image: static ## The container image of that file: target/image/leasehold-ARCH.tar (an OCI archive)
-	$(call stage,build the image,tests/image/build.sh $(binaries)/leasehold $(image_arch) $(or $(CARGO_TARGET_DIR),target)/image)
+	$(call stage,build the image,tests/image/build.sh $(static_binary) $(image_arch) $(or $(CARGO_TARGET_DIR),target)/image)
 
 .PHONY: reproducible
 reproducible: static ## Builds the static release again, elsewhere, and compares
-	$(call stage,compare with a second build,tests/image/reproducible.sh $(binaries)/leasehold)
+	$(call stage,compare with a second build,tests/image/reproducible.sh $(static_binary))
 
 .PHONY: sbom
 sbom: $(cargo_cyclonedx) ## What the program is made of, as CycloneDX: target/image/leasehold.cdx.json
 	$(call stage,list what the program is made of,tests/image/sbom.sh $(cargo_cyclonedx) $(target) $(or $(CARGO_TARGET_DIR),target)/image)
-
-# Where `make static` leaves it.
-static_binary = $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)/$(target)/release/leasehold
 
 .PHONY: e2e
 e2e: static ## Scenarios on a real Kubernetes of one node and more, as root: TEST=name for one of them
@@ -87,7 +85,7 @@ node-down: ## Takes that away
 .PHONY: check
 check: $(cargo_deny) ## Formatting, clippy, and what the dependencies may be
 	$(call stage,formatting,cargo fmt --all --check)
-	$(call stage,clippy,cargo clippy --locked --workspace --all-targets -- -D warnings)
+	$(call stage,clippy,cargo clippy --locked --workspace --all-targets --test e2e -- -D warnings)
 	$(call stage,licences and sources of the dependencies,$(cargo_deny) --locked check licenses bans sources)
 
 .PHONY: tools

@@ -14,6 +14,7 @@ use std::thread;
 use std::time::Duration;
 
 use rustix::process::Signal;
+use serde_json::json;
 
 use support::app::Endpoint;
 use support::clock::{self, BootTime};
@@ -36,6 +37,9 @@ fn main() {
         report("app killed to another's 200, lock", app_ends("lock", replicas, rounds));
         report("app killed to another's 200, session", app_ends("session", replicas, rounds));
         report("SIGTERM to another's 200, release", hand_off("release", replicas, rounds));
+    }
+    for says in ["--events=off", "--events=on", "--role-label"] {
+        report(&format!("SIGTERM, release, {says}"), telling(says, rounds));
     }
     report("SIGTERM to another's 200, auto", hand_off("auto", None, rounds));
     report("app unwell to another's 200, 3 x 100 ms", app_ends("health", None, rounds));
@@ -150,16 +154,32 @@ fn app_ends(evidence: &str, replicas: Option<u32>, rounds: usize) -> Vec<Duratio
     times
 }
 
-/// The leader's app has just asked, so that a promise is in force when the signal comes.
 fn hand_off(on_sigterm: &str, replicas: Option<u32>, rounds: usize) -> Vec<Duration> {
     let stage = Stage::released(shared(), on_sigterm);
-    let mut trio = Trio::start(["a", "b", "c"].map(|name| {
+    let trio = Trio::start(["a", "b", "c"].map(|name| {
         let pod = pod(&stage, name).flag("--on-sigterm", on_sigterm);
         match replicas {
             Some(replicas) => pod.flag("--replicas", &replicas.to_string()),
             None => pod,
         }
     }));
+    rolled(trio, rounds)
+}
+
+/// The same with what the cluster is told, which is to cost no time.
+fn telling(says: &str, rounds: usize) -> Vec<Duration> {
+    let stage = Stage::released(shared(), "telling");
+    let rules = json!([{"apiGroups": [""], "resources": ["events", "pods"], "verbs": ["create", "patch"]}]);
+    stage.control_plane.allow(&stage.namespace, SIDECAR, rules);
+    let trio = Trio::start(["a", "b", "c"].map(|name| {
+        let pod = pod(&stage, name).flag("--on-sigterm", "release").flag("--replicas", "3").argument(says);
+        pod.env("POD_UID", &stage.create_pod(name)).env("POD_NAMESPACE", &stage.namespace)
+    }));
+    rolled(trio, rounds)
+}
+
+/// The leader's app has just asked, so that a promise is in force when the signal comes.
+fn rolled(mut trio: Trio, rounds: usize) -> Vec<Duration> {
     let mut times = Vec::new();
     for _ in 0..rounds {
         let (mut leader, mut others) = trio.leader();

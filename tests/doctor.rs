@@ -461,6 +461,8 @@ fn who_holds_the_lease_is_told_and_whether_that_is_one_of_ours() {
     examined.assert("lease it", "ok", "there is none");
     examined.assert("dry-run it", "ok", "its creation would be accepted");
     assert_eq!(absent.lease(), None, "nothing is written");
+    let fix = examine(&shared().kubeconfig(), "nowhere", &[]).assert("dry-run it", "failed", "no namespace nowhere");
+    assert!(fix.contains("--namespace"), "{fix}");
 
     let ours = json!({"annotations": {TOKEN: "7"}});
     lease("ours", ours.clone(), held_by("a_1")).1.assert(
@@ -827,6 +829,13 @@ fn an_uptime_that_is_not_the_machines_and_a_boot_id_that_is_not_there_are_told()
     within(&uptime, "").assert("uptime", "failed", "away from the boot clock");
     within(&uptime, "--report-dir=off").assert("uptime", "warning", "away from the boot clock");
     within("mount -t tmpfs none /proc/sys/kernel/random", "").assert("boot-id", "failed", "boot_id");
+
+    // The report directory of a sidecar is for it to write, and for the app's container to read.
+    let (dir, name) = (folder.path().display(), format!("report-dir {}", folder.path().display()));
+    let read_only = format!("mount -t tmpfs -o ro none {dir}");
+    within(&read_only, &format!("--report-dir={dir}")).assert(&name, "failed", "Read-only file system");
+    let in_a_pod = format!("{read_only} && export KUBERNETES_SERVICE_HOST=127.0.0.1");
+    within(&in_a_pod, &format!("--report-dir={dir}")).assert(&name, "skipped", "read-only here");
 }
 
 #[test]

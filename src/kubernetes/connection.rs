@@ -137,7 +137,7 @@ impl Failure {
 
     /// This API server is not asked such things, or not by everybody.
     pub fn is_no_such_question(&self) -> bool {
-        matches!(self, Failure::Status { code: 403 | 404 | 405, .. })
+        matches!(self, Failure::Status { code: 403..=405, .. })
     }
 
     /// A word for metrics.

@@ -29,6 +29,8 @@ const REFILL: Duration = Duration::from_secs(60);
 /// Turns that wait for the API server.
 const QUEUE: usize = 16;
 
+/// What a hand-over hangs on goes first: the release, and another pod's taking.
+const HOLD_BACK: Duration = Duration::from_millis(100);
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(5);
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
@@ -182,6 +184,7 @@ impl Budget {
 pub async fn send(connection: Arc<Connection>, mut queue: mpsc::Receiver<Turn>) {
     let mut quiet_until = Moment::BOOT;
     while let Some(turn) = queue.recv().await {
+        tokio::time::sleep((turn.at + HOLD_BACK).since(SystemClock.boot())).await;
         let told = match SystemClock.boot() < quiet_until {
             true => false,
             false => match post(&connection, &turn).await {

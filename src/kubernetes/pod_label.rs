@@ -18,6 +18,9 @@ use crate::time::{Clock, Moment, SystemClock};
 
 const LABEL: &str = "leasehold.dev/role";
 
+/// What a hand-over hangs on goes first: the release, another pod's taking, and at the start the first look at the
+/// Lease. Every pod's label is as late, so one goes before the next one comes.
+const HOLD_BACK: Duration = Duration::from_millis(25);
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(2);
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
@@ -48,6 +51,7 @@ pub async fn keep_role(connection: Arc<Connection>, pod: Pod, mut wanted: watch:
     let mut pause = FIRST_PAUSE;
     let mut in_doubt_until = Moment::BOOT;
     loop {
+        tokio::time::sleep(HOLD_BACK).await;
         let role = *wanted.borrow_and_update();
         let result = set_role(&connection, &pod, role).await;
         let now = SystemClock.boot();

@@ -7,9 +7,9 @@
 #
 # Without names: etcd kube-apiserver kubectl. Others, by name: kubelet, kube-controller-manager,
 # kube-scheduler, kube-proxy; bridge, host-local and loopback (CNI plugins); helm; helm-unittest;
-# prometheus-operator (a folder with the definitions of its kinds); clientgo. Only folders go to
-# stdout: one line for each of control plane, CNI plugins, helm, helm-unittest, prometheus-operator
-# and clientgo that is asked for, in this order. Progress goes to stderr.
+# prometheus-operator, kyverno (folders with the definitions of their kinds); clientgo. Only folders
+# go to stdout: one line for each of control plane, CNI plugins, helm, helm-unittest,
+# prometheus-operator, kyverno and clientgo that is asked for, in this order. Progress goes to stderr.
 #
 # Found in this order: KUBEBUILDER_ASSETS when it is set (the control plane), the cache, a build.
 # The cache is ${LEASEHOLD_CACHE:-${XDG_CACHE_HOME:-~/.cache}/leasehold}; its tools/<key> changes
@@ -76,6 +76,7 @@ recipe() {
             kind=$1 module=$here/$1 package=github.com/helm-unittest/helm-unittest/cmd/helm-unittest usually='30 s' ;;
         prometheus-operator)
             kind=$1 module=$here/$1 package=github.com/prometheus-operator/prometheus-operator usually='5 s' ;;
+        kyverno) kind=$1 module=$here/$1 package=github.com/kyverno/kyverno usually='5 s' ;;
         clientgo) kind=clientgo module=$here/../clientgo package=. usually='30 s, 10 s after kubectl' ;;
         *) die "no tool is called $1: see the head of $0" ;;
     esac
@@ -98,18 +99,25 @@ folder_for() {
 
 # --- Building --------------------------------------------------------------------------------
 
-# Builds $package of $module, or takes what is not to be built from the module itself.
+# Builds $package of $module.
 make_aside() {
     cd "$module"
-    if [ "$name" = prometheus-operator ]; then
-        "$go" mod download "$package"
-        mkdir "$folder/.$name.aside"
-        cp "$("$go" list -m -f '{{.Dir}}' "$package")"/example/prometheus-operator-crd/*_{podmonitors,prometheusrules}.yaml \
-            "$folder/.$name.aside"
-    else
+    case $name in
+        prometheus-operator) copy_aside example/prometheus-operator-crd _podmonitors.yaml _prometheusrules.yaml ;;
+        kyverno) copy_aside config/crds/policies.kyverno.io .io_mutatingpolicies.yaml .io_validatingpolicies.yaml ;;
         # Never a version control stamp: the sources are modules, not this repository.
-        CGO_ENABLED=0 "$go" build -trimpath -buildvcs=false -ldflags "$ldflags" -o "$folder/.$name.aside" "$package"
-    fi
+        *) CGO_ENABLED=0 "$go" build -trimpath -buildvcs=false -ldflags "$ldflags" -o "$folder/.$name.aside" "$package" ;;
+    esac
+}
+
+# Copies from the module $package, of which nothing is built: FOLDER ENDING...
+copy_aside() {
+    local source ending
+    "$go" mod download "$package"
+    source=$("$go" list -m -f '{{.Dir}}' "$package")/$1
+    shift
+    mkdir "$folder/.$name.aside"
+    for ending; do cp "$source"/*"$ending" "$folder/.$name.aside"; done
 }
 
 # Builds into the folder those of the named tools that it has not: FOLDER NAME...
@@ -146,7 +154,7 @@ done
 # The tests run on pinned modules and this Go, whatever a workspace or the environment says.
 export GOTOOLCHAIN=local GOWORK=off
 go=
-for kind in control-plane cni helm helm-unittest prometheus-operator clientgo; do
+for kind in control-plane cni helm helm-unittest prometheus-operator kyverno clientgo; do
     read -ra names <<<"${asked[$kind]:-}"
     [ ${#names[@]} -gt 0 ] || continue
     if [ "$kind" = control-plane ] && [ -n "${KUBEBUILDER_ASSETS:-}" ]; then

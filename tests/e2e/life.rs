@@ -1,16 +1,16 @@
 //! What a workload goes through without any fault: rolled over, scaled, changed, ended, given no rights.
 
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
 use serde_json::json;
 
 use crate::cluster::wait_for;
-use crate::stage::{SOON, Stage};
+use crate::records::Records;
+use crate::stage::{BEFORE_EXPIRY, LEASE, SOON, Stage};
 use crate::support::clock;
 use crate::workload::{Alive, App, Workload, list};
-
-/// The default lease duration.
-const LEASE: Duration = Duration::from_secs(15);
 
 #[test]
 fn a_rolling_update_hands_the_lease_on() {
@@ -27,7 +27,7 @@ fn a_rolling_update_hands_the_lease_on() {
         let without = stage.records.longest_without(at);
         let moves = stage.records.moves();
         stage.report(&format!("{name}, update of 3, {moves} moves: longest without a leader"), without);
-        assert!(without < LEASE / 2, "each of the old ones releases: nobody waits for a lease to run out");
+        assert!(without < BEFORE_EXPIRY, "each of the old ones releases: nobody waits for a lease to run out");
         assert!((1..=3).contains(&moves), "{}", stage.records.timeline());
     }
 }
@@ -42,7 +42,7 @@ fn the_leaders_pod_is_deleted_and_nothing_proves_its_end() {
     leader.delete();
     let next = stage.wait_other_leader(leader.name(), asked, SOON);
     stage.report("pod deleted (nothing proved, Go) to another's yes", next.from - asked);
-    assert!(next.from - asked < LEASE / 2, "what was promised is waited out, not the lease");
+    assert!(next.from - asked < BEFORE_EXPIRY, "what was promised is waited out, not the lease");
 }
 
 #[test]
@@ -135,4 +135,36 @@ fn without_its_role_a_sidecar_says_the_rule_and_the_app_runs() {
     stage.leader();
     let pod = stage.pod(&pod);
     assert_eq!((pod.restarts("leasehold"), pod.restarts("app")), (0, 0));
+}
+
+#[test]
+fn two_workloads_of_one_namespace_each_have_a_leader() {
+    let stage = Stage::new("two-workloads").without_promises();
+    let records: Vec<_> = ["web", "api"]
+        .into_iter()
+        .map(|name| {
+            let folder = stage.cluster.records(&stage.namespace).join(name);
+            fs::create_dir(&folder).expect("a folder for records");
+            fs::set_permissions(&folder, fs::Permissions::from_mode(0o1777)).expect("the folder's mode");
+            let inside: &'static str = if name == "web" { "/records/web" } else { "/records/api" };
+            let mut workload = Workload::new().replicas(2).app(App::Go).env("RECORDER_FOLDER", inside);
+            workload.name = name;
+            stage.apply(&workload.manifest(&stage));
+            (name, Records::of(folder))
+        })
+        .collect();
+    for (name, records) in &records {
+        stage.wait_rolled_out(&format!("deployments/{name}"), SOON);
+        let leader = records.wait_leader(clock::now(), SOON, |_| true);
+        assert!(leader.pod_name().starts_with(name), "{leader} leads {name}");
+    }
+    // One's end is nothing to the other.
+    let web = records[0].1.wait_leader(clock::now(), SOON, |_| true);
+    let at = clock::now();
+    stage.pod(web.pod_name()).delete();
+    records[0].1.wait_leader(at, SOON, |pod| pod != web.pod_name());
+    assert_eq!(records[1].1.moves(), 0);
+    for (_, records) in &records {
+        assert_eq!(records.fault(), None);
+    }
 }

@@ -31,9 +31,12 @@ mod stage;
 mod support;
 mod workload;
 
+mod charts;
 mod deployment;
+mod injection;
 mod life;
 mod memory;
 mod nodes;
 mod processes;
+mod routing;
 mod whole_cluster;

@@ -138,7 +138,7 @@ impl Records {
     fn read(&self) -> Vec<Process> {
         let mut processes = self.processes.lock().unwrap_or_else(PoisonError::into_inner);
         let files = fs::read_dir(&self.folder).into_iter().flatten().flatten();
-        for path in files.map(|entry| entry.path()) {
+        for path in files.map(|entry| entry.path()).filter(|path| path.is_file()) {
             let process = processes.entry(path.clone()).or_default();
             if !process.ended {
                 process.read_on(&path);
@@ -159,7 +159,8 @@ impl Process {
         // The last line may be half written.
         let whole = text.rfind('\n').map_or(0, |end| end + 1);
         self.read += whole as u64;
-        for line in text[..whole].lines() {
+        // A log has also what was written for people.
+        for line in text[..whole].lines().filter(|line| line.starts_with('{')) {
             let line = serde_json::from_str(line).unwrap_or_else(|error| panic!("{}: {error}: {line}", path.display()));
             self.take(&line);
         }

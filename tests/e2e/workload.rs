@@ -102,6 +102,24 @@ impl Workload {
         list(items)
     }
 
+    /// The same as a StatefulSet.
+    pub fn stateful_set(&self, stage: &Stage) -> String {
+        let mut items = self.rbac();
+        items.push(json!({
+            "apiVersion": "apps/v1",
+            "kind": "StatefulSet",
+            "metadata": {"name": self.name},
+            "spec": {
+                "replicas": self.replicas,
+                "serviceName": self.name,
+                "podManagementPolicy": "Parallel",
+                "selector": {"matchLabels": {"app": self.name}},
+                "template": self.template(stage),
+            },
+        }));
+        list(items)
+    }
+
     /// What runs once, to its end.
     pub fn job(&self, stage: &Stage) -> String {
         let mut items = self.rbac();

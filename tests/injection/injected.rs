@@ -1,5 +1,7 @@
 //! What a labelled pod gets.
 
+use std::process::Command;
+
 use serde_json::{Value, json};
 
 use crate::cluster::*;
@@ -130,7 +132,11 @@ fn old_and_new_pods_of_a_rollout_contend_for_the_same_lease() {
 #[test]
 fn each_annotation_does_what_the_table_says() {
     let shop = cluster().namespace("annotations").ready();
-    let web = |annotation: &str, value: &str| shop.create(&annotated(pod_of_deployment("web"), annotation, value));
+    let web = |annotation: &str, value: &str| {
+        let pod = shop.create(&annotated(pod_of_deployment("web"), annotation, value));
+        the_sidecar_accepts(&args(&pod));
+        pod
+    };
     let has = |pod: &Value, arg: &str| assert!(args(pod).contains(&arg), "{arg}: {:?}", args(pod));
 
     has(&web("lease", "shop-web"), "--lease=shop-web");
@@ -170,6 +176,23 @@ fn each_annotation_does_what_the_table_says() {
     ] {
         assert!(env.contains(&variable), "{env:?}");
     }
+}
+
+/// `leasehold run` judges its configuration before it looks for a kubeconfig, which is not there.
+#[track_caller]
+fn the_sidecar_accepts(args: &[&str]) {
+    let missing = "/nonexistent/kubeconfig";
+    let output = Command::new(env!("CARGO_BIN_EXE_leasehold"))
+        .args(args.iter().filter(|arg| **arg != "--role-label"))
+        .args(["--pod-name=web-0", "--kubeconfig", missing])
+        .env_clear()
+        .output()
+        .expect("the binary runs");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        output.status.code() == Some(64) && said.contains(missing) && said.lines().count() == 1,
+        "{args:?}: {said}"
+    );
 }
 
 #[test]
@@ -239,12 +262,15 @@ fn what_is_injected_already_is_left_alone() {
     let twice = shop.create(&once);
     assert_eq!(twice["spec"], once["spec"]);
 
-    // A sidecar that somebody wrote is theirs, and so are its volumes.
+    // A sidecar that somebody wrote is theirs, and so are its volumes and what the annotations say.
     let own = json!({"name": "leasehold", "image": "mine", "restartPolicy": "Always"});
-    let pod = with(pod_of_deployment("web"), json!({"spec": {"initContainers": [own]}}));
-    let pod = shop.create(&annotated(pod, "lease", "Not Valid"));
-    assert_eq!(sidecar(&pod).expect("the sidecar")["image"], "mine");
-    assert!(!mounts_the_report(container(&pod, "app")));
+    let own = with(pod_of_deployment("web"), json!({"spec": {"initContainers": [own]}}));
+    for pod in [own.clone(), annotated(own, "lease", "Not Valid")] {
+        let pod = shop.create(&pod);
+        assert_eq!(names(&pod["spec"]["initContainers"]), ["leasehold"]);
+        assert_eq!(sidecar(&pod).expect("the sidecar")["image"], "mine");
+        assert!(!mounts_the_report(container(&pod, "app")));
+    }
 }
 
 #[test]

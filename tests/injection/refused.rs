@@ -119,6 +119,9 @@ fn what_the_pod_has_is_not_overwritten() {
             "mounts something at /run/leasehold",
         );
     }
+    let labelled = json!({"metadata": {"labels": {"leasehold.dev/role": "standby"}}});
+    let labelled = annotated(with(pod_of_deployment("web"), labelled), "role-label", "true");
+    says(&shop.refusal(&labelled), "the pod template has the label leasehold.dev/role");
     let sentence = "a container of this pod is called leasehold and is no native sidecar";
     refused(json!({"spec": {"containers": [{"name": "leasehold", "image": "a"}]}}), sentence);
     refused(json!({"spec": {"initContainers": [{"name": "leasehold", "image": "a"}]}}), sentence);

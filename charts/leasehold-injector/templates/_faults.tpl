@@ -34,6 +34,9 @@ alone, and the validating one refuses it with these sentences.
   say: "'leasehold.dev/probes is \"' + variables.probes + '\": it must be http or exec'"
 - unless: variables.roleLabel in ['true', 'false']
   say: "'leasehold.dev/role-label is \"' + variables.roleLabel + '\": it must be \"true\" or \"false\"'"
+# A ReplicaSet that selects by it would lose its pods.
+- unless: variables.roleLabel != 'true' || !('leasehold.dev/role' in variables.labels)
+  say: "'the pod template has the label leasehold.dev/role, which the sidecar keeps: take it away there'"
 - unless: variables.compat in ['none', 'nais']
   say: "'leasehold.dev/compat is \"' + variables.compat + '\": it must be none or nais'"
 - unless: |-
@@ -63,7 +66,7 @@ alone, and the validating one refuses it with these sentences.
 # It mounts a directory that the sidecar makes.
 - unless: variables.position == 'first' || !variables.initContainers.exists(c, c.name in variables.containers)
   say: "'leasehold.dev/containers names an init container, which would run before the sidecar: set the annotation leasehold.dev/position to first'"
-- unless: "!(object.spec.containers + variables.initContainers).exists(c, c.name == 'leasehold')"
+- unless: "!(object.spec.containers + variables.initContainers).exists(c, c.name == 'leasehold' && c.?restartPolicy.orValue('') != 'Always')"
   say: "'a container of this pod is called leasehold and is no native sidecar (an init container with restartPolicy Always): rename it, or take the label leasehold.dev/inject away'"
 - unless: "!object.spec.?volumes.orValue([]).exists(v, v.name in ['leasehold', 'leasehold-state', 'leasehold-token'])"
   say: |-

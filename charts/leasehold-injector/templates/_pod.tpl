@@ -78,4 +78,7 @@ params.data[?'{{ .key }}'].orValue('')
       {"name": "ELECTOR_SSE_URL", "value": "http://localhost:" + variables.listenPort + "/sse"}])
 - name: extraArgs
   expression: variables.args.split(' ').filter(a, a != '')
+- name: faults
+  expression: |-
+    {{- include "leasehold-injector.faultList" . | nindent 4 }}
 {{- end }}

@@ -1,0 +1,146 @@
+//! charts/leasehold as its users meet it: installed, tested, upgraded, rolled back, uninstalled.
+
+use std::fs;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::cluster::{error_of, wait_for};
+use crate::stage::{SOON, Stage};
+use crate::support::clock;
+
+const CHART: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/charts/leasehold");
+
+/// The chart's values in a file: the images of this run, and a recorder that holds the lock as its app.
+struct Values {
+    folder: tempfile::TempDir,
+}
+
+impl Values {
+    fn new(stage: &Stage, more: &Value) -> Self {
+        let field = |name: &str, path: &str| json!({"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}});
+        let own = json!({
+            "fullnameOverride": "web",
+            "replicaCount": 3,
+            "image": {"registry": "localhost", "repository": "leasehold", "tag": "e2e"},
+            "app": {
+                "image": {"registry": "localhost", "repository": "recorder", "tag": "python"},
+                "alive": "lock",
+                "env": [
+                    field("POD_NAME", "metadata.name"),
+                    field("POD_UID", "metadata.uid"),
+                    {"name": "RECORDER_ALIVE", "value": "lock"},
+                    {"name": "RECORDER_FOLDER", "value": "/records"},
+                ],
+                "volumeMounts": [{"name": "records", "mountPath": "/records"}],
+            },
+            "extraVolumes": [{
+                "name": "records",
+                "hostPath": {"path": stage.cluster.records(&stage.namespace), "type": "Directory"},
+            }],
+        });
+        let values = Self { folder: tempfile::tempdir().expect("a folder") };
+        fs::write(values.path("own"), own.to_string()).expect("a file of values");
+        fs::write(values.path("more"), more.to_string()).expect("a file of values");
+        values
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.folder.path().join(name).to_str().expect("a path").to_owned()
+    }
+
+    /// `helm install` or `upgrade` of `web`; waits as helm does, and gives what it printed.
+    fn helm(&self, stage: &Stage, verb: &str, set: &[&str]) -> String {
+        let (own, more) = (self.path("own"), self.path("more"));
+        let mut arguments =
+            vec![verb, "web", CHART, "--values", &own, "--values", &more, "--wait", "--timeout", "120s"];
+        for value in set {
+            arguments.extend(["--set-string", value]);
+        }
+        stage.helm(&arguments)
+    }
+}
+
+#[test]
+fn the_chart_is_installed_tested_upgraded_rolled_back_and_uninstalled() {
+    let stage = Stage::new("chart");
+    let values = Values::new(&stage, &json!({"tests": {"stepdown": true}}));
+    let notes = values.helm(&stage, "install", &[]);
+    assert!(notes.contains("kubectl"), "the notes say how to look: {notes}");
+    stage.leader();
+    let tested = stage.helm(&["test", "web", "--timeout", "120s"]);
+    assert!(tested.matches("Succeeded").count() >= 2, "the doctor, and a hand-over: {tested}");
+    assert!(stage.records.moves() >= 1, "the test had the lease change hands");
+
+    for (how, step) in [("upgrade", "2"), ("rollback", "")] {
+        let at = clock::now();
+        if how == "upgrade" {
+            values.helm(&stage, "upgrade", &[&format!("podAnnotations.step={step}")]);
+        } else {
+            stage.helm(&["rollback", "web", "1", "--wait", "--timeout", "120s"]);
+        }
+        stage.records.wait_leader(clock::now(), SOON, |_| true);
+        let without = stage.records.longest_without(at);
+        stage.report(&format!("helm {how} of 3 replicas: longest without a leader"), without);
+        assert!(without < Duration::from_secs(7), "each old pod releases: {without:?}");
+    }
+
+    stage.helm(&["uninstall", "web", "--wait", "--timeout", "120s"]);
+    wait_for("nothing of the release to be left", SOON, || {
+        let left = stage.kubectl(&["get", "pods,roles,rolebindings,deployments", "-o", "name"]);
+        // The pods of helm test stay for their logs, as Helm has it: hooks are nobody's.
+        left.lines().all(|name| name.starts_with("pod/web-test-")).then_some(())
+    });
+    let lease = stage.get("leases/web").expect("the Lease is the sidecars', and stays: tokens grow from it");
+    assert_eq!(lease["spec"]["holderIdentity"].as_str().unwrap_or_default(), "", "released: {lease}");
+}
+
+#[test]
+fn a_lease_that_the_chart_makes_is_nobodys_to_create_and_survives_an_upgrade() {
+    let stage = Stage::new("chart-hardened");
+    let values = Values::new(&stage, &json!({"lease": {"create": true}}));
+    values.helm(&stage, "install", &[]);
+    let leader = stage.leader();
+    let account = format!("--as=system:serviceaccount:{}:web", stage.namespace);
+    let mut may = stage.cluster.kubectl(["auth", "can-i", "create", "leases/web", &account, "-n", &stage.namespace]);
+    let may = may.output().expect("kubectl can be started");
+    assert!(!may.status.success(), "the sidecar may make Leases: {}", error_of(&may));
+    let before = stage.get("leases/web").expect("the Lease");
+    // Nothing of the pods changes, so only the Lease could.
+    values.helm(&stage, "upgrade", &["commonLabels.team=shop"]);
+    let after = stage.get("leases/web").expect("the Lease");
+    assert_eq!(after["metadata"]["labels"]["team"], "shop", "the chart's own part is upgraded");
+    assert_eq!(after["metadata"]["uid"], before["metadata"]["uid"]);
+    let annotations = |lease: &Value| lease["metadata"]["annotations"]["leasehold.dev/token"].clone();
+    assert!(annotations(&after).is_string(), "the token is kept: {after}");
+    stage.records.wait_leader(clock::now(), SOON, |_| true);
+    assert!(!leader.name().is_empty());
+}
+
+#[test]
+fn it_runs_where_pods_are_restricted_under_any_user() {
+    // No folder of the node may be mounted there, so the recorders write to their logs.
+    let stage = Stage::new("chart-restricted").without_promises();
+    for mode in ["enforce", "warn"] {
+        let label = format!("pod-security.kubernetes.io/{mode}=restricted");
+        stage.kubectl(&["label", "namespace", &stage.namespace, &label]);
+    }
+    let user = json!({"runAsUser": 1_000_650_000, "runAsGroup": 0, "fsGroup": 1_000_650_000});
+    let logs = json!({
+        "podSecurityContext": user,
+        "extraVolumes": [],
+        "app": {"volumeMounts": []},
+    });
+    let values = Values::new(&stage, &logs);
+    values.helm(&stage, "install", &["app.env[3].value="]);
+    let leads = |pod: &str| {
+        let log = stage.kubectl(&["logs", pod, "--container=app"]);
+        log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok()).any(|line| line["leader"] == true)
+    };
+    let pods: Vec<_> = stage.pods("").iter().map(|pod| pod.name().to_owned()).collect();
+    assert_eq!(pods.len(), 3);
+    let leader = wait_for("a recorder to be told yes", SOON, || pods.iter().find(|pod| leads(pod)));
+    assert_eq!(pods.iter().filter(|pod| leads(pod)).count(), 1, "one of three");
+    let who = stage.pod(leader).exec("app", &["/usr/bin/python3", "-c", "import os; print(os.getuid())"]);
+    assert_eq!(who.trim(), "1000650000");
+}
