@@ -203,6 +203,23 @@ fn a_pod_that_is_not_there_is_told_once_and_nobody_waits() {
 }
 
 #[test]
+fn a_label_that_is_right_is_not_stored_again() {
+    let stage = stage("same");
+    let version = || {
+        let pod = shared().api("GET", &pod_path(&stage, "a"), None).expect("the API server answers").json();
+        pod["metadata"]["resourceVersion"].clone()
+    };
+    let other = stage.slow_pod("other").start();
+    other.wait_leader(SOON);
+    let mut pod = labelled(&stage, stage.slow_pod("a"), "a").start();
+    wait_label(&stage, "a", "standby");
+    let before = version();
+    pod.restart();
+    pod.wait_requests("patch", "200", 1, SOON);
+    assert_eq!(version(), before);
+}
+
+#[test]
 fn another_pod_of_the_same_name_is_left_alone() {
     let stage = stage("another");
     let builder = labelled(&stage, stage.slow_pod("a"), "a");

@@ -84,7 +84,7 @@ pub fn label_advice(failure: &Failure, Pod { namespace, name, .. }: &Pod) -> Str
                 "--role-label finds no pod {name} in the namespace {namespace} (404): set POD_NAME and POD_NAMESPACE by the downward API"
             )
         }
-        Failure::Status { code: 409 | 422, message, .. } if message.contains("uid") || message.contains("UID") => {
+        Failure::Status { code: 422, message, fields, .. } if fields.iter().any(|field| field == "metadata.uid") => {
             format!("the pod {name} is another one now, so its label is left alone ({message})")
         }
         Failure::Status { code, reason, message, .. } => {
@@ -105,7 +105,15 @@ pub struct Role {
     /// The one object that it is about; `None`: any of the namespace.
     pub object: Option<String>,
     pub verbs: &'static [&'static str],
+    /// Further rules, which no request needs.
+    pub more: &'static str,
 }
+
+/// For the policy that keeps whoever has this verb to the label of their own pod; without it the rule means nothing.
+const GUARDED: &str = "
+- apiGroups: [leasehold.dev]
+  resources: [candidates]
+  verbs: [label]";
 
 impl Role {
     /// All that a sidecar needs: `create` is used by PUT, so that `resourceNames` covers it.
@@ -121,7 +129,8 @@ impl Role {
 
     fn on_lease(name: String, namespace: &str, lease: &str, verbs: &'static [&'static str]) -> Self {
         let object = Some(lease.to_owned());
-        Role { name, namespace: namespace.into(), group: "coordination.k8s.io", resource: "leases", object, verbs }
+        let group = "coordination.k8s.io";
+        Role { name, namespace: namespace.into(), group, resource: "leases", object, verbs, more: "" }
     }
 
     /// To tell the cluster of terms, which a sidecar can do without.
@@ -131,11 +140,11 @@ impl Role {
 
     /// For `--role-label`. No Role can know the names of pods.
     pub fn pod_label(namespace: &str) -> Self {
-        Role::of_core("leasehold-role-label", namespace, "pods", &["patch"])
+        Role { more: GUARDED, ..Role::of_core("leasehold-role-label", namespace, "pods", &["patch"]) }
     }
 
     fn of_core(name: &str, namespace: &str, resource: &'static str, verbs: &'static [&'static str]) -> Self {
-        Role { name: name.into(), namespace: namespace.into(), group: "", resource, object: None, verbs }
+        Role { name: name.into(), namespace: namespace.into(), group: "", resource, object: None, verbs, more: "" }
     }
 
     /// The RoleBinding that gives it to a user, as the API server names who asks.
@@ -188,7 +197,7 @@ rules:
         if let Some(object) = &self.object {
             write!(f, "\n  resourceNames: [{}]", scalar(object))?;
         }
-        write!(f, "\n  verbs: [{}]", self.verbs.join(", "))
+        write!(f, "\n  verbs: [{}]{}", self.verbs.join(", "), self.more)
     }
 }
 
