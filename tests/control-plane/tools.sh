@@ -4,6 +4,7 @@
 # ../clientgo.
 #
 #   tools.sh [NAME...]    build what is missing; print the folder that holds the programs
+#   tools.sh go           print the Go that they are built with
 #
 # Without names: etcd kube-apiserver kubectl. Others, by name: kubelet, kube-controller-manager,
 # kube-scheduler, kube-proxy; bridge, host-local and loopback (CNI plugins); helm; helm-unittest;
@@ -148,6 +149,12 @@ ensure() {
 # --- The call --------------------------------------------------------------------------------
 
 [ $# -gt 0 ] || set -- etcd kube-apiserver kubectl
+# Not built, but chosen: the Go that these modules are built with.
+if [ "$*" = go ]; then
+    find_go
+    command -v "$go"
+    exit
+fi
 declare -A asked=()
 for name; do
     recipe "$name"

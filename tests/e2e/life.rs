@@ -128,7 +128,7 @@ fn without_its_role_a_sidecar_says_the_rule_and_the_app_runs() {
         let says = ["resourceNames", "coordination.k8s.io", "leases", "update"].iter().all(|word| log.contains(word));
         says.then_some(())
     });
-    let told = stage.records.said();
+    let told = wait_for("the app to be answered", SOON, || Some(stage.records.said()).filter(|told| !told.is_empty()));
     assert!(told.iter().all(|said| said.reason.is_some()), "nobody leads without a Lease: {told:?}");
     workload.role = true;
     stage.apply(&list(workload.rbac()));
