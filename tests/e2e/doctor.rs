@@ -33,6 +33,7 @@ fn the_doctor_finds_nothing_wrong_beside_any_sidecar_of_a_deployment() {
         let said = |name: &str| check(&examined, name)["message"].as_str().unwrap_or_default().to_owned();
         assert!(said("credentials").contains(":web, with a token that ends in"), "{}", said("credentials"));
         assert!(said("lease web").starts_with(&format!("{leader} holds it (token ")), "{}", said("lease web"));
+        assert_eq!(check(&examined, "admission")["status"], "skipped", "{examined:#}");
         let own = format!("taken by the sidecar of this pod ({})", pod.name());
         assert_eq!((said("listen localhost:4040"), said("probe-listen [::]:4041")), (own, "taken by a sidecar".into()));
         let leads = if pod.name() == leader { "this pod leads" } else { "this pod does not lead" };
