@@ -101,7 +101,11 @@ fn a_client_of_the_leaders_service_is_with_the_new_leader_soon_and_told_by_the_o
     for answer in reached.iter().filter(|answer| answer.leads) {
         // It is answered up to a second after it was asked.
         let then = |term: &&Term| term.from <= answer.asked + Duration::from_secs(1) && answer.asked < term.until;
-        assert!(terms.iter().filter(then).any(|term| term.pod_name() == answer.pod), "{} took itself for the leader", answer.pod);
+        assert!(
+            terms.iter().filter(then).any(|term| term.pod_name() == answer.pod),
+            "{} took itself for the leader",
+            answer.pod
+        );
     }
     let of = |pod: &str| terms.iter().filter(move |term| term.pod_name() == pod);
     let mut longest = Duration::ZERO;
