@@ -54,10 +54,17 @@ fn of_kind<'a>(objects: &'a [Value], kind: &str) -> &'a Value {
 
 /// The consumer in a folder of its own, with the library as it is now.
 fn consumer() -> (tempfile::TempDir, String) {
+    consumer_edited(str::to_owned)
+}
+
+/// The same with another Chart.yaml.
+fn consumer_edited(edit: impl FnOnce(&str) -> String) -> (tempfile::TempDir, String) {
     let folder = tempfile::tempdir().expect("a folder");
     copy(&Path::new(ROOT).join(CONSUMER), &folder.path().join(CONSUMER));
     copy(&Path::new(ROOT).join(LIBRARY), &folder.path().join(LIBRARY));
     let chart = folder.path().join(CONSUMER).to_string_lossy().into_owned();
+    let definition = format!("{chart}/Chart.yaml");
+    fs::write(&definition, edit(&read(&format!("{CONSUMER}/Chart.yaml")))).expect("writes a file");
     let output = helm(&["dependency", "build", &chart]);
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     (folder, chart)
@@ -423,6 +430,18 @@ fn what_both_charts_have_is_the_same_in_both() {
             assert_eq!(demo.pointer(&pointer), Some(&value), "the default of {path}");
         }
     }
+}
+
+#[test]
+fn a_chart_without_the_alias_has_the_defaults_and_is_judged_by_the_templates() {
+    let (folder, chart) = consumer_edited(|yaml| yaml.replace("    alias: leasehold\n", ""));
+    let rendered = render(&chart, &["--set=leasehold.lease.timing=fast"]).expect("renders");
+    let sidecar = &of_kind(&rendered, "Deployment")["spec"]["template"]["spec"]["initContainers"][0];
+    assert_eq!(sidecar["args"], json!(["run", "--lease=demo", "--lease-duration=5s"]));
+    assert_eq!(sidecar["resources"]["limits"]["memory"], "32Mi");
+    let refused = render(&chart, &["--set=leasehold.lease.duration=1500ms"]).expect_err("is refused");
+    assert!(refused.contains("lease.duration: 1500ms: it must be whole seconds"), "{refused}");
+    drop(folder);
 }
 
 /// Every value that is no map with keys of its own, by its path.
