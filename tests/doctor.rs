@@ -153,7 +153,7 @@ fn beside_a_leader_all_is_well_with_the_rights_of_the_documentation_and_the_lead
         &format!("a holds it (token {before}, transitions 2, lease duration 60 s, renewed"),
     );
     examined.assert("dry-run it", "ok", "an update would be accepted");
-    examined.assert("admission", "skipped", "validatingwebhookconfigurations, mutatingwebhookconfigurations");
+    examined.assert("admission", "skipped", "webhooks and policies may not be listed");
     examined.assert("uptime", "ok", "agree");
     examined.assert("boot-id", "ok", "");
     let name = |flag: &str, value: String| format!("{flag} {value}");
@@ -461,6 +461,14 @@ fn who_holds_the_lease_is_told_and_whether_that_is_one_of_ours() {
     examined.assert("lease it", "ok", "there is none");
     examined.assert("dry-run it", "ok", "its creation would be accepted");
     assert_eq!(absent.lease(), None, "nothing is written");
+    let fix = examine(&shared().kubeconfig(), "nowhere", &[]).assert("dry-run it", "failed", "no namespace nowhere");
+    assert!(fix.contains("--namespace"), "{fix}");
+
+    let both = as_admin(&absent, &["--lease=another"]);
+    for name in ["permissions leases/it", "permissions leases/another", "lease it", "lease another", "dry-run another"]
+    {
+        both.assert(name, "ok", "");
+    }
 
     let ours = json!({"annotations": {TOKEN: "7"}});
     lease("ours", ours.clone(), held_by("a_1")).1.assert(
@@ -625,6 +633,32 @@ fn webhooks_and_policies_that_match_leases_are_told_and_no_others() {
         assert!(!examined.has(other), "{}", examined.said);
     }
     assert_eq!(examined.code, Some(0), "{}", examined.said);
+}
+
+#[test]
+fn what_may_not_be_listed_is_left_out_and_said() {
+    let front = Front::open(shared());
+    let policy = json!({
+        "metadata": {"name": "hidden"}, "spec": {"matchConstraints": {"resourceRules": [leases_rule(&["*"])]}},
+    });
+    let policies = json!({ "items": [policy] }).to_string();
+    front.set(move |request| match request.path.rsplit('/').next().unwrap_or_default() {
+        "validatingwebhookconfigurations" | "validatingadmissionpolicybindings" => {
+            Act::status(403, "Forbidden", "User \"x\" cannot list resource")
+        }
+        "validatingadmissionpolicies" => Act::Answer(200, vec![], policies.clone()),
+        "mutatingadmissionpolicies" => Act::status(500, "InternalError", "etcd has no leader"),
+        _ => Act::Pass,
+    });
+    let checks = examine(&front.kubeconfig(), "default", &[]).checks();
+    let messages: Vec<&str> = checks.iter().flat_map(|check| check["message"].as_str()).collect();
+    for said in [
+        "judges each CREATE and UPDATE of a Lease; whether it is bound may not be seen",
+        "mutatingadmissionpolicies cannot be listed: the API server fails (500): etcd has no leader",
+        "validatingwebhookconfigurations, validatingadmissionpolicybindings may not be listed",
+    ] {
+        assert!(messages.iter().any(|message| message.contains(said)), "{said}: {messages:#?}");
+    }
 }
 
 #[test]
@@ -827,6 +861,13 @@ fn an_uptime_that_is_not_the_machines_and_a_boot_id_that_is_not_there_are_told()
     within(&uptime, "").assert("uptime", "failed", "away from the boot clock");
     within(&uptime, "--report-dir=off").assert("uptime", "warning", "away from the boot clock");
     within("mount -t tmpfs none /proc/sys/kernel/random", "").assert("boot-id", "failed", "boot_id");
+
+    // The report directory of a sidecar is for it to write, and for the app's container to read.
+    let (dir, name) = (folder.path().display(), format!("report-dir {}", folder.path().display()));
+    let read_only = format!("mount -t tmpfs -o ro none {dir}");
+    within(&read_only, &format!("--report-dir={dir}")).assert(&name, "failed", "Read-only file system");
+    let in_a_pod = format!("{read_only} && export KUBERNETES_SERVICE_HOST=127.0.0.1");
+    within(&in_a_pod, &format!("--report-dir={dir}")).assert(&name, "skipped", "read-only here");
 }
 
 #[test]

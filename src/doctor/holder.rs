@@ -18,9 +18,6 @@ const LOOK_EVERY: Duration = Duration::from_millis(200);
 
 /// Waits for what was asked for, and says why it did not come.
 pub async fn examine(task: &Task, cluster: &mut Cluster, lease: &str, findings: &mut Findings) {
-    if task.holder_within.is_none() && task.holder_selector.is_none() {
-        return;
-    }
     let time = task.holder_within.unwrap_or_default();
     cluster.extend(time);
     let deadline = SystemClock.boot() + time;

@@ -159,7 +159,10 @@ async fn rehearse(cluster: &Cluster, api: &Api, mut version: Option<u64>, findin
                 return findings.skipped(name, message);
             }
             Err(failure) => {
-                let fix = "what refuses it is named in the message; see admission below";
+                let fix = match failure {
+                    Failure::Status { code: 404, .. } => "make the namespace, or check --namespace",
+                    _ => "what refuses it is named in the message; see admission below",
+                };
                 return findings.failed(name, advice(&failure, api), fix);
             }
         }

@@ -113,22 +113,44 @@ impl Findings {
     }
 }
 
-/// Looks at everything.
+/// Looks at everything. What may have to be waited for comes last.
 pub async fn examine(task: &Task, findings: &mut Findings) {
     place::tell_beside(task.beside, findings);
-    match Cluster::reach(task, findings).await {
-        Some(mut cluster) => examine_cluster(task, &mut cluster, findings).await,
-        None => skip_cluster(task, "the API server was not reached", findings),
+    let mut cluster = Cluster::reach(task, findings).await;
+    let asked = match &mut cluster {
+        Some(cluster) => examine_cluster(task, cluster, findings).await,
+        None => {
+            let why = "the API server was not reached";
+            findings.skipped("credentials", why);
+            Err(why)
+        }
+    };
+    if let Err(why) = asked {
+        for name in &task.settings.leases {
+            findings.skipped(format!("permissions leases/{name}"), why);
+            findings.skipped(format!("lease {name}"), why);
+        }
+        findings.skipped("admission", why);
     }
     place::examine(task, findings);
+    if task.holder_within.is_some() || task.holder_selector.is_some() {
+        for name in &task.settings.leases {
+            match (&mut cluster, asked) {
+                (Some(cluster), Ok(())) => holder::examine(task, cluster, name, findings).await,
+                // It was asked for, so not to know is to fail.
+                (_, asked) => {
+                    findings.failed(format!("holder {name}"), asked.err().unwrap_or_default(), "mend that first");
+                }
+            }
+        }
+    }
 }
 
-async fn examine_cluster(task: &Task, cluster: &mut Cluster, findings: &mut Findings) {
+/// All that the API server can be asked, or why it cannot.
+async fn examine_cluster(task: &Task, cluster: &mut Cluster, findings: &mut Findings) -> Result<(), &'static str> {
     let accepted = credentials::examine(cluster, findings).await;
     cluster.tell_wall_clock(findings);
-    let Some(user) = accepted else {
-        return skip_leases(task, "the credentials are not accepted", findings);
-    };
+    let Some(user) = accepted else { return Err("the credentials are not accepted") };
     for name in &task.settings.leases {
         let api = cluster.api(name);
         let seen = api.get(cluster.patience()).await;
@@ -138,28 +160,7 @@ async fn examine_cluster(task: &Task, cluster: &mut Cluster, findings: &mut Find
     permissions::examine_events(task, cluster, &user, findings).await;
     permissions::examine_pod(task, cluster, &user, findings).await;
     admission::examine(task, cluster, findings).await;
-    for name in &task.settings.leases {
-        holder::examine(task, cluster, name, findings).await;
-    }
-}
-
-fn skip_cluster(task: &Task, why: &str, findings: &mut Findings) {
-    findings.skipped("credentials", why);
-    skip_leases(task, why, findings);
-}
-
-fn skip_leases(task: &Task, why: &str, findings: &mut Findings) {
-    for name in &task.settings.leases {
-        findings.skipped(format!("permissions leases/{name}"), why);
-        findings.skipped(format!("lease {name}"), why);
-    }
-    findings.skipped("admission", why);
-    if task.holder_within.is_some() || task.holder_selector.is_some() {
-        for name in &task.settings.leases {
-            // It was asked for, so not to know is to fail.
-            findings.failed(format!("holder {name}"), why, "see above");
-        }
-    }
+    Ok(())
 }
 
 /// A time for people.

@@ -119,7 +119,7 @@ fn report_dir(task: &Task, dir: &Path, findings: &mut Findings) {
         return findings.skipped(name, "not there; give --report-dir to have one looked at");
     }
     let fix = "mount an emptyDir there that the sidecar's user may write to, read-only in the app's container";
-    if !usable(&name, dir, fix, findings) {
+    if !usable(task, &name, dir, fix, findings) {
         return;
     }
     let leases = &task.settings.leases;
@@ -163,6 +163,7 @@ fn state_dir(task: &Task, dir: &Path, findings: &mut Findings) {
         return findings.skipped(name, "not there; give --state-dir to have one looked at");
     }
     if !usable(
+        task,
         &name,
         dir,
         "mount an emptyDir there that the sidecar's user may write to, in its container only",
@@ -197,7 +198,7 @@ fn state_dir(task: &Task, dir: &Path, findings: &mut Findings) {
 }
 
 /// A file can be made there and locked. Otherwise it is told why not.
-fn usable(name: &str, dir: &Path, fix: &str, findings: &mut Findings) -> bool {
+fn usable(task: &Task, name: &str, dir: &Path, fix: &str, findings: &mut Findings) -> bool {
     if !dir.exists() {
         match made_in(dir) {
             Some(parent) => findings.ok(name, format!("not there yet: the sidecar makes it in {}", parent.display())),
@@ -207,6 +208,10 @@ fn usable(name: &str, dir: &Path, fix: &str, findings: &mut Findings) -> bool {
     }
     match try_file(dir) {
         Ok(()) => true,
+        Err((_, error)) if error.kind() == io::ErrorKind::ReadOnlyFilesystem && task.beside == Beside::Pod => {
+            findings.skipped(name, "read-only here, as it is to be in the app's container");
+            false
+        }
         Err((what, error)) => {
             findings.failed(
                 name,

@@ -4,12 +4,14 @@
 # ../clientgo.
 #
 #   tools.sh [NAME...]    build what is missing; print the folder that holds the programs
+#   tools.sh go           print the Go that they are built with
 #
 # Without names: etcd kube-apiserver kubectl. Others, by name: kubelet, kube-controller-manager,
 # kube-scheduler, kube-proxy; bridge, host-local and loopback (CNI plugins); helm; helm-unittest;
-# prometheus-operator, kyverno (folders with the definitions of their kinds); clientgo. Only folders
-# go to stdout: one line for each of control plane, CNI plugins, helm, helm-unittest,
-# prometheus-operator, kyverno and clientgo that is asked for, in this order. Progress goes to stderr.
+# prometheus-operator, kyverno (folders with the definitions of their kinds); clientgo; recorder (an
+# app, from ../node). Only folders go to stdout: one line for each of control plane, CNI plugins,
+# helm, helm-unittest, prometheus-operator, kyverno, clientgo and recorder that is asked for, in this
+# order. Progress goes to stderr.
 #
 # Found in this order: KUBEBUILDER_ASSETS when it is set (the control plane), the cache, a build.
 # The cache is ${LEASEHOLD_CACHE:-${XDG_CACHE_HOME:-~/.cache}/leasehold}; its tools/<key> changes
@@ -78,6 +80,7 @@ recipe() {
             kind=$1 module=$here/$1 package=github.com/prometheus-operator/prometheus-operator usually='5 s' ;;
         kyverno) kind=$1 module=$here/$1 package=github.com/kyverno/kyverno usually='5 s' ;;
         clientgo) kind=clientgo module=$here/../clientgo package=. usually='30 s, 10 s after kubectl' ;;
+        recorder) kind=recorder module=$here/../node/apps/recorder package=. usually='10 s' ;;
         *) die "no tool is called $1: see the head of $0" ;;
     esac
 }
@@ -91,6 +94,7 @@ folder_for() {
     case $kind in
         control-plane) set -- "$here"/{etcd,kubernetes}/go.{mod,sum} ;;
         clientgo) set -- "$here"/../clientgo/*.go "$here"/../clientgo/go.{mod,sum} ;;
+        recorder) set -- "$here"/../node/apps/recorder/* ;;
         *) set -- "$here/$kind"/go.{mod,sum} ;;
     esac
     key=$({ cat "$@"; echo "$kind $ldflags $("$go" env GOVERSION GOOS GOARCH)"; } | sha256sum | cut -c1-12)
@@ -145,6 +149,12 @@ ensure() {
 # --- The call --------------------------------------------------------------------------------
 
 [ $# -gt 0 ] || set -- etcd kube-apiserver kubectl
+# Not built, but chosen: the Go that these modules are built with.
+if [ "$*" = go ]; then
+    find_go
+    command -v "$go"
+    exit
+fi
 declare -A asked=()
 for name; do
     recipe "$name"
@@ -154,7 +164,7 @@ done
 # The tests run on pinned modules and this Go, whatever a workspace or the environment says.
 export GOTOOLCHAIN=local GOWORK=off
 go=
-for kind in control-plane cni helm helm-unittest prometheus-operator kyverno clientgo; do
+for kind in control-plane cni helm helm-unittest prometheus-operator kyverno clientgo recorder; do
     read -ra names <<<"${asked[$kind]:-}"
     [ ${#names[@]} -gt 0 ] || continue
     if [ "$kind" = control-plane ] && [ -n "${KUBEBUILDER_ASSETS:-}" ]; then

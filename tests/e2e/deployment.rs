@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::cluster::wait_for;
-use crate::stage::{SOON, Stage};
+use crate::stage::{BEFORE_EXPIRY, SOON, Stage};
 use crate::support::clock;
 use crate::workload::{Alive, App, Workload};
 
@@ -42,7 +42,7 @@ fn the_leaders_pod_is_deleted_and_its_lock_proves_its_end() {
     let stage = Stage::new("deleted-lock");
     let took = delete_the_leader(&stage, &Workload::new().alive(Alive::Lock));
     stage.report("SIGTERM by a deletion (lock, Python) to another's yes", took);
-    assert!(took < Duration::from_secs(7), "{took:?}: nobody waits for a released lease to run out");
+    assert!(took < BEFORE_EXPIRY, "{took:?}: nobody waits for a released lease to run out");
 }
 
 #[test]
@@ -50,5 +50,5 @@ fn the_leaders_pod_is_deleted_and_its_session_proves_its_end() {
     let stage = Stage::new("deleted-session");
     let took = delete_the_leader(&stage, &Workload::new().alive(Alive::Session).app(App::Go));
     stage.report("SIGTERM by a deletion (session, Go) to another's yes", took);
-    assert!(took < Duration::from_secs(7), "{took:?}: nobody waits for a released lease to run out");
+    assert!(took < BEFORE_EXPIRY, "{took:?}: nobody waits for a released lease to run out");
 }

@@ -8,12 +8,9 @@ use serde_json::json;
 
 use crate::cluster::wait_for;
 use crate::records::Records;
-use crate::stage::{SOON, Stage};
+use crate::stage::{BEFORE_EXPIRY, LEASE, SOON, Stage};
 use crate::support::clock;
 use crate::workload::{Alive, App, Workload, list};
-
-/// The default lease duration.
-const LEASE: Duration = Duration::from_secs(15);
 
 #[test]
 fn a_rolling_update_hands_the_lease_on() {
@@ -30,7 +27,7 @@ fn a_rolling_update_hands_the_lease_on() {
         let without = stage.records.longest_without(at);
         let moves = stage.records.moves();
         stage.report(&format!("{name}, update of 3, {moves} moves: longest without a leader"), without);
-        assert!(without < LEASE / 2, "each of the old ones releases: nobody waits for a lease to run out");
+        assert!(without < BEFORE_EXPIRY, "each of the old ones releases: nobody waits for a lease to run out");
         assert!((1..=3).contains(&moves), "{}", stage.records.timeline());
     }
 }
@@ -45,7 +42,7 @@ fn the_leaders_pod_is_deleted_and_nothing_proves_its_end() {
     leader.delete();
     let next = stage.wait_other_leader(leader.name(), asked, SOON);
     stage.report("pod deleted (nothing proved, Go) to another's yes", next.from - asked);
-    assert!(next.from - asked < LEASE / 2, "what was promised is waited out, not the lease");
+    assert!(next.from - asked < BEFORE_EXPIRY, "what was promised is waited out, not the lease");
 }
 
 #[test]
@@ -131,7 +128,7 @@ fn without_its_role_a_sidecar_says_the_rule_and_the_app_runs() {
         let says = ["resourceNames", "coordination.k8s.io", "leases", "update"].iter().all(|word| log.contains(word));
         says.then_some(())
     });
-    let told = stage.records.said();
+    let told = wait_for("the app to be answered", SOON, || Some(stage.records.said()).filter(|told| !told.is_empty()));
     assert!(told.iter().all(|said| said.reason.is_some()), "nobody leads without a Lease: {told:?}");
     workload.role = true;
     stage.apply(&list(workload.rbac()));

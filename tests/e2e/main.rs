@@ -33,6 +33,7 @@ mod workload;
 
 mod charts;
 mod deployment;
+mod doctor;
 mod injection;
 mod life;
 mod memory;

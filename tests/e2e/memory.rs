@@ -19,10 +19,11 @@ import os, sys, time
 folder, victim = sys.argv[1:]
 with open(f"/proc/{victim}/oom_score_adj", "w") as file:
     file.write("1000")
-with open(f"{folder}/cgroup.procs", "w") as file:
-    file.write("0")
 for _ in range(20):
     if os.fork() == 0:
+        # Only the eaters: with cgroup v2 the kernel kills all of a container at once.
+        with open(f"{folder}/cgroup.procs", "w") as file:
+            file.write("0")
         eaten = os.urandom(4 << 20)
         while os.path.exists(f"/proc/{victim}"):
             time.sleep(0.01)

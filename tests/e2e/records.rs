@@ -113,7 +113,9 @@ impl Records {
             return Some(format!("nothing was promised in {}", self.folder.display()));
         }
         let fault = fault(&promises)?;
-        Some(format!("{fault}\nterms:\n{}", self.timeline()))
+        let worst =
+            worst_overlap(&promises).map(|(overlap, one, other)| format!("the worst: {overlap:?}\n{one}\n{other}"));
+        Some(format!("{fault}\n{}\nterms:\n{}", worst.unwrap_or_default(), self.timeline()))
     }
 
     /// When an app was told to end, as its pod's deletion does.
@@ -159,7 +161,8 @@ impl Process {
         // The last line may be half written.
         let whole = text.rfind('\n').map_or(0, |end| end + 1);
         self.read += whole as u64;
-        for line in text[..whole].lines() {
+        // A log has also what was written for people.
+        for line in text[..whole].lines().filter(|line| line.starts_with('{')) {
             let line = serde_json::from_str(line).unwrap_or_else(|error| panic!("{}: {error}: {line}", path.display()));
             self.take(&line);
         }
@@ -253,6 +256,17 @@ fn terms(promises: &[Promise]) -> Vec<Term> {
     terms
 }
 
+/// The longest time in which two pods had a promise each, and which two promises they were.
+fn worst_overlap(promises: &[Promise]) -> Option<(Duration, &Promise, &Promise)> {
+    let pairs = promises.iter().enumerate().flat_map(|(index, one)| {
+        let later = promises[index + 1..].iter().take_while(|other| other.from < one.until);
+        later
+            .filter(|other| other.pod != one.pod)
+            .map(move |other| (one.until.min(other.until) - other.from, one, other))
+    });
+    pairs.max_by_key(|(overlap, ..)| *overlap)
+}
+
 fn longest_without(promises: &[Promise], since: BootTime) -> Duration {
     let (mut longest, mut covered) = (Duration::ZERO, since);
     for promise in promises.iter().filter(|promise| promise.until > since) {
@@ -287,15 +301,22 @@ fn records_of(processes: &[Recorded]) -> (tempfile::TempDir, Records) {
 
 #[test]
 fn two_promises_at_once_are_found() {
-    let (folder, records) = records_of(&[("a", (1, 100, 200), None), ("b", (2, 150, 250), None)]);
-    // Both live: their files are locked.
-    let open = |name| File::open(folder.path().join(name)).expect("a record");
-    let (a, b) = (open("a"), open("b"));
-    for file in [&a, &b] {
+    let processes = [("a", (1, 100, 200), None), ("b", (2, 190, 250), None), ("c", (3, 220, 400), None)];
+    let (folder, records) = records_of(&processes);
+    // All live: their files are locked.
+    let open = |(name, ..): &Recorded| File::open(folder.path().join(name)).expect("a record");
+    let files: Vec<_> = processes.iter().map(open).collect();
+    for file in &files {
         flock(file, FlockOperation::LockExclusive).expect("a lock");
     }
-    let fault = records.fault().expect("an overlap of 50 ns");
-    assert!(fault.contains("S1") && fault.contains("50ns"), "{fault}");
+    let fault = records.fault().expect("overlaps of 10 and 30 ns");
+    assert!(fault.contains("S1") && fault.contains("the worst: 30ns"), "{fault}");
+}
+
+#[test]
+fn a_killed_process_ends_with_its_last_line() {
+    let (_folder, records) = records_of(&[("a", (1, 100, 200), None), ("b", (2, 150, 250), Some(240))]);
+    assert_eq!(records.fault(), None);
 }
 
 #[test]

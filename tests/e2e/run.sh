@@ -28,7 +28,7 @@ end() {
             cp -r "$state/records" "$logs" || true
             say "the daemons' logs and the apps' records are in $logs"
         fi
-        sort -k 3 "$state/measured" 2>/dev/null >&2 || true
+        sort -k 3 "$state/measured" >&2 2>/dev/null || true
         "$node" down
         say 'the cluster is down'
     fi
@@ -49,6 +49,8 @@ is_up=yes
 "$node" up "$image" "$next" >/dev/null
 { read -r state; read -r _; } < <("$node" env)
 say 'the cluster is up'
+# Two scenarios a processor: each has pods that ask all the time, and images that start.
+export RUST_TEST_THREADS=${RUST_TEST_THREADS:-$((2 * $(nproc)))}
 # In a process group of its own, which can be ended as a whole.
 set -m
 cargo test --locked --test e2e -- ${name:+"$name"} &

@@ -20,6 +20,13 @@ use crate::support::http::Http;
 /// How long anything that ought to be quick may take on a busy machine: pods start, images unpack.
 pub const SOON: Duration = Duration::from_secs(120);
 
+/// The default lease duration.
+pub const LEASE: Duration = Duration::from_secs(15);
+
+/// Who leads sooner than that after a fault has not waited for the lease to run out: the last renewal before the
+/// fault may be 3 s old, the default renew interval.
+pub const BEFORE_EXPIRY: Duration = Duration::from_secs(11);
+
 /// Scenarios run side by side, but one that disturbs the whole cluster runs alone.
 static DISTURBANCE: RwLock<()> = RwLock::new(());
 

@@ -221,7 +221,7 @@ impl Workload {
                 "seccompProfile": {"type": "RuntimeDefault"},
             },
             "volumeMounts": [
-                {"name": "leasehold", "mountPath": "/run/leasehold"},
+                {"name": "leasehold", "mountPath": "/run"},
                 {"name": "leasehold-state", "mountPath": "/var/lib/leasehold"},
             ],
         })
@@ -249,7 +249,7 @@ impl Workload {
             "readinessProbe": {"httpGet": {"path": "/", "port": 8080}, "periodSeconds": 1},
             "resources": {"requests": {"cpu": "10m", "memory": "16Mi"}, "limits": {"memory": "64Mi"}},
             "volumeMounts": [
-                {"name": "leasehold", "mountPath": "/run/leasehold", "readOnly": true},
+                {"name": "leasehold", "mountPath": "/run/leasehold", "subPath": "leasehold", "readOnly": true},
                 {"name": "records", "mountPath": "/records"},
             ],
         })

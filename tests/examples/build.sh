@@ -32,12 +32,7 @@ postgresql() {
 }
 
 # The machine's own, else what tests/control-plane/tools.sh brought.
-go_program() {
-    local go
-    go=$(command -v go || printf '%s\n' "$cache"/../go/*/go/bin/go | tail -n 1)
-    [ -x "$go" ] || die 'go is not installed: apt-get install golang-go'
-    echo "$go"
-}
+go_program() { "$here/../control-plane/tools.sh" go || die 'there is no Go for examples/go: see above'; }
 
 # Each builds an example in the present folder, a copy of its own.
 build_c() { cc -O2 -Wall -Wextra -Werror -o worker worker.c -lsqlite3; }

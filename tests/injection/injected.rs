@@ -262,12 +262,15 @@ fn what_is_injected_already_is_left_alone() {
     let twice = shop.create(&once);
     assert_eq!(twice["spec"], once["spec"]);
 
-    // A sidecar that somebody wrote is theirs, and so are its volumes.
+    // A sidecar that somebody wrote is theirs, and so are its volumes and what the annotations say.
     let own = json!({"name": "leasehold", "image": "mine", "restartPolicy": "Always"});
-    let pod = with(pod_of_deployment("web"), json!({"spec": {"initContainers": [own]}}));
-    let pod = shop.create(&annotated(pod, "lease", "Not Valid"));
-    assert_eq!(sidecar(&pod).expect("the sidecar")["image"], "mine");
-    assert!(!mounts_the_report(container(&pod, "app")));
+    let own = with(pod_of_deployment("web"), json!({"spec": {"initContainers": [own]}}));
+    for pod in [own.clone(), annotated(own, "lease", "Not Valid")] {
+        let pod = shop.create(&pod);
+        assert_eq!(names(&pod["spec"]["initContainers"]), ["leasehold"]);
+        assert_eq!(sidecar(&pod).expect("the sidecar")["image"], "mine");
+        assert!(!mounts_the_report(container(&pod, "app")));
+    }
 }
 
 #[test]

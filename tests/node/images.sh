@@ -34,12 +34,10 @@ build_pause() {
 }
 
 build_go() {
-    local go
-    go=$(command -v go || printf '%s\n' "$cache"/../go/*/go/bin/go | tail -n 1)
-    [ -x "$go" ] || die 'no Go: tests/control-plane/tools.sh brings one'
+    local program
+    program=$("$here/../control-plane/tools.sh" recorder)/recorder
     new_root root
-    (cd "$here/apps/recorder" && GOTOOLCHAIN=local GOWORK=off CGO_ENABLED=0 \
-        "$go" build -trimpath -buildvcs=false -ldflags '-s -w' -o "$OLDPWD/root/recorder" .)
+    cp "$program" root/
     "$here/image.py" --name localhost/recorder:go --entrypoint /recorder --user 65532:65532 root recorder-go.tar
 }
 

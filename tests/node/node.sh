@@ -329,10 +329,10 @@ up() {
     trap 'exit 130' INT
     trap 'exit 143' TERM
     mkdir -p "$state"/records
+    printf 'name=%q net=%q\n' "$name" "$net" >"$state/cluster"
     chmod 1777 "$state/records"
     realpath $images "$@" >"$state/images"
     printf '%s\n' "$programs" >"$state/programs"
-    printf 'name=%q net=%q\n' "$name" "$net" >"$state/cluster"
     make_authority
     client "$state/pki/admin" /O=system:masters/CN=admin "https://$node_ip"
     cp "$state/pki/admin.kubeconfig" "$state/admin.kubeconfig"
@@ -363,6 +363,10 @@ up() {
 
 down() {
     local path number
+    # It is removed as a whole: no folder is that was not made for this.
+    if [ -n "$(ls -A "$state" 2>/dev/null)" ] && [ ! -e "$state/cluster" ]; then
+        die "$state holds something else than a cluster: set NODE_STATE to a folder that does not exist"
+    fi
     for path in "$state"/node*/; do
         [ -d "$path" ] || continue
         number=$(basename "$path")

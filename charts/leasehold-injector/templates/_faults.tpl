@@ -66,7 +66,7 @@ alone, and the validating one refuses it with these sentences.
 # It mounts a directory that the sidecar makes.
 - unless: variables.position == 'first' || !variables.initContainers.exists(c, c.name in variables.containers)
   say: "'leasehold.dev/containers names an init container, which would run before the sidecar: set the annotation leasehold.dev/position to first'"
-- unless: "!(object.spec.containers + variables.initContainers).exists(c, c.name == 'leasehold')"
+- unless: "!(object.spec.containers + variables.initContainers).exists(c, c.name == 'leasehold' && c.?restartPolicy.orValue('') != 'Always')"
   say: "'a container of this pod is called leasehold and is no native sidecar (an init container with restartPolicy Always): rename it, or take the label leasehold.dev/inject away'"
 - unless: "!object.spec.?volumes.orValue([]).exists(v, v.name in ['leasehold', 'leasehold-state', 'leasehold-token'])"
   say: |-

@@ -57,11 +57,6 @@ resourceRules:
   expression: "!('kubernetes.io/config.mirror' in object.metadata.?annotations.orValue({}))"
 {{- end }}
 
-{{- define "leasehold-injector.notInjected" -}}
-- name: not-injected
-  expression: "!object.spec.?initContainers.orValue([]).exists(c, c.name == 'leasehold')"
-{{- end }}
-
 {{/*
 Whether the request's user bears a role of ours, by a verb that only it grants. Nodes and components, which write the
 most, are left out before anybody is asked.

@@ -49,7 +49,7 @@
     "requests" (dict "cpu" "cel:variables.cpuRequest" "memory" "cel:variables.memoryRequest")
     "limits" (dict "cpu" "cel:variables.cpuLimit" "memory" "cel:variables.memoryLimit"))
   )) | fromYaml -}}
-variables.faults.size() > 0 ? [] :
+variables.injected || variables.faults.size() > 0 ? [] :
 {{- range $list := list "containers" "initContainers" }}
 object.spec.?{{ $list }}.orValue([]).transformList(index, c, c.name in variables.containers,
   (has(c.env) ? [] : [JSONPatch{op: "add", path: "/spec/{{ $list }}/" + string(index) + "/env", value: []}]) +

@@ -208,6 +208,10 @@ class Pages(http.server.ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 64
 
+    def handle_error(self, *_):
+        # A client that went away in the middle, as probes do.
+        pass
+
 
 def eat():
     eaten = []
