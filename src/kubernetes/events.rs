@@ -77,7 +77,7 @@ impl Terms {
         Terms { lease, namespace, leader, pod, queue, term: None, budget: Budget::full(), untold }
     }
 
-    /// Tells what a status that is published now changes: only what was this pod's term begins, and only such a one ends.
+    /// Tells what this status, which is published now, begins or ends: a term of this pod, each once.
     pub fn published(&mut self, status: &Status, lease_uid: Option<&str>, now: Now) {
         let token = status.leading.map(|leading| leading.token);
         if token == self.term.as_ref().map(|(token, _)| *token) {
