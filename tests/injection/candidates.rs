@@ -233,7 +233,8 @@ fn nodes_heartbeats_are_out_of_reach_of_candidates_and_kubelets_are_not_asked() 
     heartbeat["metadata"]["namespace"] = "kube-node-lease".into();
     let control_plane = &cluster().control_plane;
     let file = control_plane.write_file("heartbeat.yaml", &heartbeat.to_string());
-    let acting = [&format!("--as={node}"), "--as-group=system:nodes", "--validate=false", "-f", &file.to_string_lossy()];
+    let acting =
+        [&format!("--as={node}"), "--as-group=system:nodes", "--validate=false", "-f", &file.to_string_lossy()];
     for verb in ["create", "replace"] {
         control_plane.run_kubectl(&[&[verb], &acting[..]].concat());
     }

@@ -63,7 +63,10 @@ fn values_that_cannot_work_are_refused_with_a_sentence() {
     refused(&["--set=policies.leaseName=false"], "rbac.create needs policies.leaseName");
     refused(&["--set=sidecar.timing=slow"], "/sidecar/timing");
     refused(&["--set=sidecar.alive=http://db:5432/"], "/sidecar/alive");
+    refused(&["--set=sidecar.alive=tcp://127.0.0.1:99999"], "/sidecar/alive");
+    refused(&["--set=sidecar.alive=http://127.0.0.1:80/<"], "/sidecar/alive");
     refused(&["--set=sidecar.args={--lease=web}"], "/sidecar/args/0");
+    refused(&["--set=sidecar.args={--ttl=5s}"], "/sidecar/args/0");
     refused(&["--set=sidecar.image.digest=sha256:1"], "/sidecar/image/digest");
     refused(&["--set=sidecar.resources.limits.memory=32 Mi"], "/sidecar/resources/limits");
     refused(&["--set=rbac.namespaces={Shop}"], "/rbac/namespaces/0");
