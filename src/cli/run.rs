@@ -413,3 +413,52 @@ fn times(mut config: Config) -> Config {
 fn hostname() -> Option<String> {
     Some(rustix::system::uname().nodename().to_str().ok()?.to_ascii_lowercase())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use clap::CommandFactory;
+
+    use super::super::Cli;
+
+    /// The long names and aliases of each flag.
+    fn flags() -> Vec<BTreeSet<String>> {
+        let cli = Cli::command();
+        let run = cli.find_subcommand("run").expect("there is run");
+        let names = |arg: &clap::Arg| {
+            let aliases = arg.get_all_aliases().unwrap_or_default();
+            arg.get_long().into_iter().chain(aliases).map(|name| format!("--{name}")).collect()
+        };
+        run.get_arguments().map(names).collect()
+    }
+
+    /// The flags that a text names between quotes, or between bars as in `--(a|b)`.
+    fn listed(text: &str) -> BTreeSet<String> {
+        let flag = |word: &str| word.starts_with("--") && word[2..].chars().all(|c| c.is_ascii_lowercase() || c == '-');
+        text.split(['"', '\'']).filter(|word| word.len() > 2 && flag(word)).map(str::to_owned).collect()
+    }
+
+    fn between<'a>(text: &'a str, begin: &str, end: &str) -> &'a str {
+        text.split_once(begin).and_then(|(_, rest)| rest.split_once(end)).expect("it is there").0
+    }
+
+    /// What the charts set and do not let be given again must be known to them by every name that it has here.
+    #[test]
+    fn the_charts_know_flags_by_all_their_names() {
+        let faults = include_str!("../../charts/leasehold-injector/templates/_faults.tpl");
+        let schema = include_str!("../../charts/leasehold-injector/values.schema.json");
+        let library = include_str!("../../charts/leasehold-lib/templates/_validate.tpl");
+        let injector = listed(between(faults, "\"leasehold-injector.ownFlags\" -}}", "{{- end }}"));
+        let schema: BTreeSet<_> = between(schema, "\"^--(lease|", ")").split('|').map(|f| format!("--{f}")).collect();
+        assert_eq!(injector, &schema | &BTreeSet::from(["--lease".to_owned()]));
+        for (chart, set) in [("leasehold-injector", injector), ("leasehold-lib", listed(library))] {
+            assert!(set.len() >= 15, "{chart}: {set:?}");
+            let known: BTreeSet<_> = flags().into_iter().flatten().collect();
+            assert_eq!(set.difference(&known).collect::<Vec<_>>(), [""; 0], "{chart} names flags that there are not");
+            for names in flags().iter().filter(|names| !names.is_disjoint(&set)) {
+                assert!(names.is_subset(&set), "{chart} lacks a name of {names:?}");
+            }
+        }
+    }
+}

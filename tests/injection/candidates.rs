@@ -206,3 +206,111 @@ fn an_account_of_another_namespace_has_no_name_here() {
     guarded(&guest.put("web"), "bears the role leasehold-candidate");
     allowed(&web.put("web"));
 }
+
+/// The role bound in the whole cluster, by mistake, to an account and to a node.
+#[test]
+fn nodes_heartbeats_are_out_of_reach_of_candidates_and_kubelets_are_not_asked() {
+    let shop = cluster().namespace("everywhere");
+    shop.account("web");
+    let node = format!("system:node:{}", shop.name);
+    let binding = json!({
+        "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding", "metadata": {"name": shop.name},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": ROLE},
+        "subjects": [
+            {"kind": "ServiceAccount", "name": "web", "namespace": shop.name},
+            {"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": node},
+        ],
+    });
+    cluster().apply(&binding.to_string());
+    let web = Account { namespace: &shop, token: shop.token("web", None) };
+    let path = format!("/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases/{}", shop.name);
+    let put = || web.ask("PUT", &path, Some(&lease(&shop.name, "web")));
+    wait_until("the role", Duration::from_secs(30), || put().status != 403);
+    guarded(&put(), "bears the role leasehold-candidate in the namespace kube-node-lease, and is no service account");
+
+    // A kubelet that bears it as well would be refused in the same way if the guard asked about it.
+    let mut heartbeat = lease(&shop.name, &shop.name);
+    heartbeat["metadata"]["namespace"] = "kube-node-lease".into();
+    let control_plane = &cluster().control_plane;
+    let file = control_plane.write_file("heartbeat.yaml", &heartbeat.to_string());
+    let acting =
+        [&format!("--as={node}"), "--as-group=system:nodes", "--validate=false", "-f", &file.to_string_lossy()];
+    for verb in ["create", "replace"] {
+        control_plane.run_kubectl(&[&[verb], &acting[..]].concat());
+    }
+    let mut seen = web.ask("GET", &path, None).json();
+    assert_eq!(seen["spec"]["holderIdentity"], shop.name.as_str());
+    seen["spec"]["holderIdentity"] = "web".into();
+    guarded(&web.ask("PUT", &path, Some(&seen)), "bears the role leasehold-candidate in the namespace kube-node-lease");
+}
+
+/// The built-in role `admin` as the controller-manager would put it together: none runs here.
+fn administrator(namespace: &Namespace, without: &str) -> String {
+    let path = "/apis/rbac.authorization.k8s.io/v1/clusterroles";
+    let control_plane = &namespace.cluster.control_plane;
+    let roles = control_plane.api("GET", path, None).expect("the API server answers").json();
+    let aggregated = |role: &Value| {
+        let labels = &role["metadata"]["labels"];
+        let to = |role: &str| labels[format!("rbac.authorization.k8s.io/aggregate-to-{role}")] == "true";
+        role["metadata"]["name"] != without && ["admin", "edit", "view"].into_iter().any(to)
+    };
+    let roles = roles["items"].as_array().expect("roles").iter().filter(|role| aggregated(role));
+    let rules: Vec<_> = roles.flat_map(|role| role["rules"].as_array().cloned().unwrap_or_default()).collect();
+    let name = format!("admin-{}", namespace.name);
+    let role = json!({
+        "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole", "metadata": {"name": name}, "rules": rules,
+    });
+    let answer = control_plane.api("POST", path, Some(&role)).expect("the API server answers");
+    assert_eq!(answer.status, 201, "{}", answer.text());
+    name
+}
+
+#[test]
+fn a_namespaces_administrator_binds_the_roles_and_is_not_held_to_them() {
+    let shop = cluster().namespace("administered");
+    let role = administrator(&shop, "");
+    let boss = Account::new(&shop, "boss");
+    shop.bind(&role, "boss");
+    let bindings = format!("/apis/rbac.authorization.k8s.io/v1/namespaces/{}/rolebindings", shop.name);
+    let bind = |boss: &Account, role: &str| {
+        let binding = json!({
+            "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "RoleBinding",
+            "metadata": {"generateName": "by-the-boss-"},
+            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": role},
+            "subjects": [{"kind": "ServiceAccount", "name": "web", "namespace": boss.namespace.name}],
+        });
+        let bindings = bindings.replace(&shop.name, &boss.namespace.name);
+        boss.ask("POST", &bindings, Some(&binding))
+    };
+    wait_until("the role admin", Duration::from_secs(30), || boss.ask("GET", &bindings, None).status == 200);
+    for role in [ROLE, "leasehold-role-label"] {
+        allowed(&bind(&boss, role));
+    }
+    shop.account("web");
+    let web = Account { namespace: &shop, token: shop.token("web", None) };
+    wait_until("what the boss bound", Duration::from_secs(30), || web.put_dry("web").status == 201);
+    wait_until("its guard", Duration::from_secs(30), || web.put_dry("other").status == 422);
+    // It holds the verbs by which the guards know candidates, and the rights that exempt it.
+    allowed(&boss.put("anything"));
+    allowed(&boss.put("web"));
+    allowed(&boss.put("web"));
+    let pod = with(pod(None), json!({"metadata": {"name": "app", "labels": {"leasehold.dev/inject": "false"}}}));
+    let pods = format!("/api/v1/namespaces/{}/pods", shop.name);
+    allowed(&boss.ask("POST", &pods, Some(&pod)));
+    let patch = json!({"metadata": {"annotations": {"team": "b"}, "labels": {"leasehold.dev/role": "queen"}}});
+    allowed(&boss.ask("PATCH", &format!("{pods}/app"), Some(&patch)));
+
+    // Without the chart's part of that role nobody but a cluster's administrator could.
+    let bare = cluster().namespace("bare");
+    let role = administrator(&bare, "leasehold-aggregate-to-admin");
+    let boss = Account::new(&bare, "boss");
+    bare.bind(&role, "boss");
+    let bindings = bindings.replace(&shop.name, &bare.name);
+    wait_until("the role admin", Duration::from_secs(30), || boss.ask("GET", &bindings, None).status == 200);
+    for (role, verb) in [(ROLE, "campaign"), ("leasehold-role-label", "label")] {
+        let answer = bind(&boss, role);
+        assert_eq!(answer.status, 403, "{}", answer.text());
+        let missing = answer.text();
+        assert!(missing.contains("not currently held") && missing.contains(verb), "{missing}");
+    }
+}

@@ -63,7 +63,10 @@ fn values_that_cannot_work_are_refused_with_a_sentence() {
     refused(&["--set=policies.leaseName=false"], "rbac.create needs policies.leaseName");
     refused(&["--set=sidecar.timing=slow"], "/sidecar/timing");
     refused(&["--set=sidecar.alive=http://db:5432/"], "/sidecar/alive");
+    refused(&["--set=sidecar.alive=tcp://127.0.0.1:99999"], "/sidecar/alive");
+    refused(&["--set=sidecar.alive=http://127.0.0.1:80/<"], "/sidecar/alive");
     refused(&["--set=sidecar.args={--lease=web}"], "/sidecar/args/0");
+    refused(&["--set=sidecar.args={--ttl=5s}"], "/sidecar/args/0");
     refused(&["--set=sidecar.image.digest=sha256:1"], "/sidecar/image/digest");
     refused(&["--set=sidecar.resources.limits.memory=32 Mi"], "/sidecar/resources/limits");
     refused(&["--set=rbac.namespaces={Shop}"], "/rbac/namespaces/0");
@@ -74,6 +77,35 @@ fn values_that_cannot_work_are_refused_with_a_sentence() {
     // The guards are for older clusters as well.
     let guards = helm::template("old", CHART, &["--kube-version=1.30.0", "--set=injection.enabled=false"]);
     assert!(!guards.expect("it renders").contains("kind: Mutating"));
+}
+
+/// A map's values that are no strings: `1234` without quotes is a number, and the API server refuses it.
+fn no_strings(map: &Value) -> Vec<&Value> {
+    map.as_object().into_iter().flatten().map(|(_, value)| value).filter(|value| !value.is_string()).collect()
+}
+
+#[test]
+fn names_that_look_like_numbers_stay_names() {
+    for engine in ["policy", "kyverno"] {
+        let engine = format!("--set=injection.engine={engine}");
+        let names = ["-n", "1234", "--set-string=rbac.namespaces={1234}", "--set-string=nameOverride=1234", &engine];
+        let labels = "--set-string=commonLabels.team=1234";
+        let rendered = helm::template("1234", CHART, &[&names[..], &[labels]].concat()).expect("it renders");
+        let objects: Vec<Value> = serde_saphyr::from_multiple(&rendered).expect("YAML");
+        for object in objects.iter().filter(|object| !object.is_null()) {
+            let (kind, metadata, spec) = (&object["kind"], &object["metadata"], &object["spec"]);
+            assert_eq!(metadata["labels"]["app.kubernetes.io/instance"], "1234", "{kind}");
+            assert_eq!(no_strings(&metadata["labels"]), [&Value::Null; 0], "{kind}");
+            assert!(metadata["name"].as_str().is_some_and(|name| name.starts_with("1234-")), "{kind}");
+            assert_eq!(no_strings(&spec["paramRef"]), [&Value::Null; 0], "{kind}");
+            if matches!(kind.as_str(), Some("ConfigMap" | "RoleBinding")) {
+                assert_eq!(metadata["namespace"], "1234", "{kind}");
+            }
+            if kind == "RoleBinding" {
+                assert_eq!(object["roleRef"]["name"], "1234-candidate");
+            }
+        }
+    }
 }
 
 // --- Kustomize ---

@@ -21,16 +21,32 @@ fn a_bad_value_is_refused_with_what_it_must_be() {
         ("lease", "web..a", "is no name of a Lease"),
         ("lease", "web,", "is no name of a Lease"),
         ("lease", "web,web", "several are separated by a comma and differ"),
+        ("lease", "web,status", "a Lease named status must be the first"),
         ("lease", &long, "at most 230 characters"),
         ("timing", "slow", "leasehold.dev/timing is \"slow\": it must be standard, calm or fast"),
-        ("lease-duration", "500ms", "it must be whole seconds from 1s to 3600s"),
-        ("lease-duration", "0s", "it must be whole seconds from 1s to 3600s"),
-        ("lease-duration", "3601s", "it must be whole seconds from 1s to 3600s"),
+        ("lease-duration", "500ms", "it must be whole seconds from 2s to 3600s"),
+        ("lease-duration", "0s", "it must be whole seconds from 2s to 3600s"),
+        ("lease-duration", "1s", "it must be whole seconds from 2s to 3600s"),
+        ("lease-duration", "3601s", "it must be whole seconds from 2s to 3600s"),
         ("alive", "yes", "leasehold.dev/alive is \"yes\": it must be none, or one or more of lock, session"),
         ("alive", "http://db.example:5432/", "leasehold.dev/alive is"),
         ("alive", "https://127.0.0.1:8080/", "leasehold.dev/alive is"),
         ("alive", "http://127.0.0.1/", "leasehold.dev/alive is"),
         ("alive", "lock,", "leasehold.dev/alive is"),
+        ("alive", "http://127.0.0.256:8080/", "it must be none, or one or more of"),
+        ("alive", "http://127.0.0.1:0/", "it must be none, or one or more of"),
+        ("alive", "http://127.0.0.1:65536/", "it must be none, or one or more of"),
+        ("alive", "tcp://127.0.0.1:99999", "it must be none, or one or more of"),
+        ("alive", "tcp://127.0.0.1:80/path", "it must be none, or one or more of"),
+        ("alive", "http://127.0.0.1:80/\"", "it must be none, or one or more of"),
+        ("alive", "http://127.0.0.1:80/<", "it must be none, or one or more of"),
+        ("alive", "http://127.0.0.1:80/{a}", "it must be none, or one or more of"),
+        ("alive", "http://127.0.0.1:80/#a", "it must be none, or one or more of"),
+        ("alive", "http://", "it must be none, or one or more of"),
+        ("alive", "lock,lock", "\"lock,lock\": each may be given once"),
+        ("alive", "http://[::1]:80/?a,http://[::1]:80/?b", "each may be given once"),
+        ("alive", "http://127.0.0.1:4040/", "port 4040 or 4041 is the sidecar's own"),
+        ("alive", "lock,tcp://[::1]:4041", "port 4040 or 4041 is the sidecar's own"),
         ("position", "middle", "it must be first or last"),
         ("probes", "tcp", "it must be http or exec"),
         ("role-label", "yes", "it must be \"true\" or \"false\""),
@@ -48,6 +64,9 @@ fn a_bad_value_is_refused_with_what_it_must_be() {
         ("containers", "app,worker", "leasehold.dev/containers names worker, and the pod has no such container"),
         ("args", "run", "flags of leasehold run, separated by spaces"),
         ("args", "--lease=other", "none of --lease, "),
+        ("args", "--election=other", "none of --lease, --election, "),
+        ("args", "--help", "none of --lease, "),
+        ("args", "-n=other", "flags of leasehold run"),
         ("args", "--report-dir=/tmp", "none of --lease, "),
         ("timming", "fast", "leasehold.dev/timming is no annotation of leasehold"),
     ];
@@ -129,6 +148,22 @@ fn what_the_pod_has_is_not_overwritten() {
     let early = annotated(with(pod_of_deployment("web"), migrate), "containers", "migrate");
     says(&shop.refusal(&early), "an init container, which would run before the sidecar");
     refused(json!({"spec": {"os": {"name": "windows"}}}), "this pod is for Windows");
+}
+
+#[test]
+fn a_health_url_is_not_one_of_the_sidecars_chosen_ports() {
+    let shop = cluster().namespace("ports").ready();
+    let listening = |alive: &str| {
+        let pod = annotated(annotated(pod_of_deployment("web"), "listen", "localhost:5050"), "probe-port", "5051");
+        annotated(pod, "alive", alive)
+    };
+    for own in ["http://localhost:5050?a", "tcp://127.0.0.1:5051"] {
+        says(&shop.refusal(&listening(own)), "port 5050 or 5051 is the sidecar's own");
+    }
+    // The others' ports are free then, and a path may look like a port.
+    shop.create(&listening("http://127.0.0.2:4040/,tcp://localhost:4041,http://127.0.0.1:80/:5050"));
+    let by_socket = annotated(pod_of_deployment("web"), "listen", "unix");
+    shop.create(&annotated(by_socket, "alive", "http://127.0.0.1:4040/"));
 }
 
 #[test]

@@ -19,15 +19,26 @@ alone, and the validating one refuses it with these sentences.
       l.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*$') && variables.leases.exists_one(other, other == l))
   say: |-
     '"' + variables.leases.join(',') + '" is no name of a Lease: lower-case letters, digits, "-" and "." between them, at most 230 characters; several are separated by a comma and differ'
+# The files status.* speak of the first lease.
+- unless: "!('status' in variables.leases) || variables.leases[0] == 'status'"
+  say: "'leasehold.dev/lease is \"' + variables.leases.join(',') + '\": a Lease named status must be the first of them'"
 - unless: variables.timing in ['standard', 'calm', 'fast']
   say: "'leasehold.dev/timing is \"' + variables.timing + '\": it must be standard, calm or fast'"
-- unless: variables.leaseDuration.matches('^[1-9][0-9]{0,3}s$') && int(variables.leaseDuration.replace('s', '')) <= 3600
-  say: "'leasehold.dev/lease-duration is \"' + variables.leaseDuration + '\": it must be whole seconds from 1s to 3600s'"
+# The renew interval is 1 s at least, which leaves no time for a retry in a shorter lease.
 - unless: |-
-    variables.alive == 'none' || variables.alive.split(',').all(e,
-      e.matches('^(lock|session|asking|(tcp://|http://)(127[.]0[.]0[.]1|localhost|\\[::1\\]):[0-9]{1,5}(/[!-+.-~-]*)?)$'))
+    variables.leaseDuration.matches('^[1-9][0-9]{0,3}s$') &&
+      int(variables.leaseDuration.replace('s', '')) >= 2 && int(variables.leaseDuration.replace('s', '')) <= 3600
+  say: "'leasehold.dev/lease-duration is \"' + variables.leaseDuration + '\": it must be whole seconds from 2s to 3600s'"
+- unless: |-
+    variables.alive == 'none' || variables.evidence.all(e, size(e) <= 1000 && e.matches(r"^{{ include "leasehold-injector.evidence" . }}$"))
   say: |-
     'leasehold.dev/alive is "' + variables.alive + '": it must be none, or one or more of lock, session, asking, http://127.0.0.1:PORT/PATH and tcp://127.0.0.1:PORT, separated by commas'
+- unless: variables.shownEvidence.all(e, variables.shownEvidence.exists_one(other, other == e))
+  say: |-
+    'leasehold.dev/alive is "' + variables.alive + '": each may be given once, and what stands behind a "?" tells none apart'
+- unless: "!variables.healthPorts.exists(p, p == variables.listenPort || p == variables.probePort && !variables.hostNetwork)"
+  say: |-
+    'leasehold.dev/alive is "' + variables.alive + '": port ' + variables.listenPort + ' or ' + variables.probePort + ' is the sidecar\'s own, and says nothing of the app'
 - unless: variables.position in ['first', 'last']
   say: "'leasehold.dev/position is \"' + variables.position + '\": it must be first or last'"
 - unless: variables.probes in ['http', 'exec']
@@ -92,9 +103,17 @@ alone, and the validating one refuses it with these sentences.
 ]
 {{- end }}
 
-{{/* Flags that leasehold.dev/args may not repeat. */}}
+{{/* Flags that leasehold.dev/args may not repeat, by all their names. values.schema.json has the same. */}}
 {{- define "leasehold-injector.ownFlags" -}}
-['--lease', '--lease-duration', '--app-alive', '--listen', '--probe-listen', '--report-dir', '--state-dir', '--role-label', '--pod-name', '--namespace', '--kubeconfig']
+['--lease', '--election', '--lease-duration', '--ttl', '--app-alive', '--listen', '--http', '--probe-listen', '--report-dir', '--state-dir', '--role-label', '--pod-name', '--namespace', '--election-namespace', '--kubeconfig', '--context', '--end-with-parent', '--help']
+{{- end }}
+
+{{/* What `--app-alive` takes, as the library chart knows it but for $(POD_IP): nothing sets that here. */}}
+{{- define "leasehold-injector.evidence" -}}
+{{- $octet := "(25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])" -}}
+{{- $host := printf "(localhost|127([.]%s){3}|\\[::1\\])" $octet -}}
+{{- $port := "([1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])" -}}
+(lock|session|asking|tcp://{{ $host }}:{{ $port }}|http://{{ $host }}:{{ $port }}([/?][A-Za-z0-9._~%!$&'()*+;=:@/?-]*)?)
 {{- end }}
 
 {{/* The sentences of what is wrong, as a list. */}}

@@ -59,6 +59,16 @@ params.data[?'{{ .key }}'].orValue('')
   expression: "variables.listen.startsWith('localhost:') ? variables.listen.substring(10) : ''"
 - name: probePort
   expression: variables.annotations[?'leasehold.dev/probe-port'].orValue('4041')
+- name: evidence
+  expression: "variables.alive.split(',')"
+# As the sidecar shows it, and tells it apart: a query may hold what nobody is to see.
+- name: shownEvidence
+  expression: "variables.evidence.map(e, e.split('?')[0])"
+# What stands behind the last ":" of each URL's "//ADDRESS:PORT".
+- name: healthPorts
+  expression: |-
+    variables.shownEvidence.map(e, e.split('/')).filter(parts, size(parts) > 2)
+      .map(parts, parts[2].substring(parts[2].lastIndexOf(':') + 1))
 # The containers that ask.
 - name: containers
   expression: |-

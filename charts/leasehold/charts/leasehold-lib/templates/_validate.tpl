@@ -112,7 +112,7 @@ The schema says what it can of this; the relations between values are here alone
   "--lease-duration" "lease.duration" "--ttl" "lease.duration" "--renew-deadline" "lease.renewDeadline"
   "--renew-interval" "lease.renewInterval" "--retry-period" "lease.retryPeriod" "--answer-ttl" "lease.answerTTL"
   "--app-alive" "app.alive" "--on-sigterm" "onSigterm" "--shutdown-grace" "shutdownGrace" "--log-level" "logLevel"
-  "--probe-listen" "ports.probes" "--role-label" "role.label" "--events" "events.enabled" -}}
+  "--listen" "ports.app" "--http" "ports.app" "--probe-listen" "ports.probes" "--role-label" "role.label" "--events" "events.enabled" -}}
 {{- range $v.extraArgs -}}
 {{- $flag := splitList "=" (toString .) | first -}}
 {{- with get $taken $flag -}}
