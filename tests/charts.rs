@@ -35,9 +35,13 @@ fn helm(arguments: &[&str]) -> Output {
         .expect("helm can be started")
 }
 
-/// What `helm template` renders, or why it does not.
+/// What `helm template demo` renders, or why it does not.
 fn render(chart: &str, arguments: &[&str]) -> Result<Vec<Value>, String> {
-    let mut all = vec!["template", "demo", chart, "--namespace=shop", "--kube-version=1.36"];
+    render_release("demo", chart, arguments)
+}
+
+fn render_release(release: &str, chart: &str, arguments: &[&str]) -> Result<Vec<Value>, String> {
+    let mut all = vec!["template", release, chart, "--namespace=shop", "--kube-version=1.36"];
     all.extend(arguments);
     let output = helm(&all);
     if !output.status.success() {
@@ -576,17 +580,27 @@ fn an_api_server_accepts_every_ci_values_file() {
         cluster.run_kubectl(&["label", "namespace", &namespace, &label]);
     }
     let (_folder, consumer) = consumer();
+    let in_namespace = format!("--namespace={namespace}");
     for (chart, folder) in [(DEMO, Path::new(ROOT).join(DEMO)), (&consumer, Path::new(ROOT).join(CONSUMER))] {
         let mut count = 0;
         for name in files(&folder.join("ci")).keys() {
             let values = format!("--values={}", folder.join("ci").join(name).display());
-            let objects = render(chart, &[&values, &format!("--namespace={namespace}")]).expect("renders");
-            for object in &objects {
+            for object in &render(chart, &[&values, &in_namespace]).expect("renders") {
                 dry_run(cluster, &namespace, object, name);
             }
             count += 1;
         }
         assert!(count >= 3, "{chart}: {count}");
+    }
+    // Names that are numbers where a template does not quote them. A Service's begins with a letter.
+    let everything = format!("--values={DEMO}/ci/everything-values.yaml");
+    let names = "--set-string=fullnameOverride=99,nameOverride=88,lease.name=77";
+    let numbers = [&*everything, names, "--set=lease.create=true,service.enabled=false", &in_namespace];
+    let tuned = format!("--values={CONSUMER}/ci/tuned-values.yaml");
+    for (chart, arguments) in [(DEMO, &numbers[..]), (&consumer, &[&*tuned, &in_namespace])] {
+        for object in &render_release("1234", chart, arguments).expect("renders") {
+            dry_run(cluster, &namespace, object, "names that are numbers");
+        }
     }
 }
 

@@ -7,13 +7,13 @@ apiVersion: monitoring.coreos.com/v1
 kind: PodMonitor
 metadata:
   name: leasehold-{{ $.lease }}
-  namespace: {{ $.ctx.Release.Namespace }}
+  namespace: {{ $.ctx.Release.Namespace | quote }}
   labels:
     {{- merge (include "leasehold.labels" $ | fromYaml) (.labels | default dict) | toYaml | nindent 4 }}
 spec:
   selector:
     matchLabels:
-      {{- $.selectorLabels | default (printf "app.kubernetes.io/instance: %s" $.ctx.Release.Name) | nindent 6 }}
+      {{- $.selectorLabels | default (printf "app.kubernetes.io/instance: %q" $.ctx.Release.Name) | nindent 6 }}
   podMetricsEndpoints:
     - port: leasehold
       path: /metrics

@@ -10,7 +10,7 @@ apiVersion: rbac.authorization.k8s.io/v1
 kind: Role
 metadata:
   name: leasehold-{{ .lease }}
-  namespace: {{ .ctx.Release.Namespace }}
+  namespace: {{ .ctx.Release.Namespace | quote }}
   labels:
     {{- include "leasehold.labels" . | nindent 4 }}
 rules:
@@ -43,7 +43,7 @@ apiVersion: rbac.authorization.k8s.io/v1
 kind: RoleBinding
 metadata:
   name: leasehold-{{ .lease }}
-  namespace: {{ .ctx.Release.Namespace }}
+  namespace: {{ .ctx.Release.Namespace | quote }}
   labels:
     {{- include "leasehold.labels" . | nindent 4 }}
 roleRef:
@@ -52,7 +52,7 @@ roleRef:
   name: leasehold-{{ .lease }}
 subjects:
   - kind: ServiceAccount
-    name: {{ $account }}
-    namespace: {{ .ctx.Release.Namespace }}
+    name: {{ $account | quote }}
+    namespace: {{ .ctx.Release.Namespace | quote }}
 {{- end -}}
 {{- end -}}

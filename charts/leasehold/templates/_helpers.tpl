@@ -12,9 +12,10 @@
 {{- end -}}
 {{- end -}}
 
+{{/* Quoted, as every name here: a release may be named 1234. */}}
 {{- define "demo.selectorLabels" -}}
-app.kubernetes.io/name: {{ include "demo.name" . }}
-app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/name: {{ include "demo.name" . | quote }}
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
 {{- end -}}
 
 {{- define "demo.labels" -}}

@@ -8,8 +8,8 @@ touches it. It is kept when the release goes, as one that the sidecar makes is: 
 apiVersion: coordination.k8s.io/v1
 kind: Lease
 metadata:
-  name: {{ .lease }}
-  namespace: {{ .ctx.Release.Namespace }}
+  name: {{ .lease | quote }}
+  namespace: {{ .ctx.Release.Namespace | quote }}
   labels:
     {{- include "leasehold.labels" . | nindent 4 }}
   annotations:
