@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::cluster::{error_of, wait_for};
+use crate::cluster::{error_of, text, wait_for};
 use crate::stage::{BEFORE_EXPIRY, SOON, Stage};
 use crate::support::clock;
 
@@ -100,21 +100,32 @@ fn a_lease_that_the_chart_makes_is_nobodys_to_create_and_survives_an_upgrade() {
     let stage = Stage::new("chart-hardened");
     let values = Values::new(&stage, &json!({"lease": {"create": true}}));
     values.helm(&stage, "install", &[]);
-    let leader = stage.leader();
+    stage.leader();
     let account = format!("--as=system:serviceaccount:{}:web", stage.namespace);
     let mut may = stage.cluster.kubectl(["auth", "can-i", "create", "leases/web", &account, "-n", &stage.namespace]);
     let may = may.output().expect("kubectl can be started");
-    assert!(!may.status.success(), "the sidecar may make Leases: {}", error_of(&may));
+    assert_eq!(text(&may.stdout).trim(), "no", "whether the sidecar may make Leases: {}", error_of(&may));
     let before = stage.get("leases/web").expect("the Lease");
-    // Nothing of the pods changes, so only the Lease could.
+    let token = |lease: &Value| {
+        let token = lease["metadata"]["annotations"]["leasehold.dev/token"].as_str();
+        token.and_then(|token| token.parse::<u64>().ok()).unwrap_or_else(|| panic!("no token on {lease}"))
+    };
+    // Nothing of the pods changes: whoever holds the lease goes on holding it.
+    values.helm(&stage, "upgrade", &["serviceAccount.annotations.team=shop"]);
+    let account = stage.get("serviceaccounts/web").expect("the account");
+    assert_eq!(account["metadata"]["annotations"]["team"], "shop", "the upgrade was made");
+    stage.records.wait_leader(clock::now(), SOON, |_| true);
+    assert_eq!(stage.records.moves(), 0, "an upgrade that changes no pod moves no lease");
+    let kept = stage.get("leases/web").expect("the Lease");
+    assert_eq!(token(&kept), token(&before), "the token is kept");
+
+    // The Lease's own labels change, and the pods' with them, so the lease moves; its record goes on.
     values.helm(&stage, "upgrade", &["commonLabels.team=shop"]);
+    stage.records.wait_leader(clock::now(), SOON, |_| true);
     let after = stage.get("leases/web").expect("the Lease");
     assert_eq!(after["metadata"]["labels"]["team"], "shop", "the chart's own part is upgraded");
     assert_eq!(after["metadata"]["uid"], before["metadata"]["uid"]);
-    let annotations = |lease: &Value| lease["metadata"]["annotations"]["leasehold.dev/token"].clone();
-    assert!(annotations(&after).is_string(), "the token is kept: {after}");
-    stage.records.wait_leader(clock::now(), SOON, |_| true);
-    assert!(!leader.name().is_empty());
+    assert!(token(&after) > token(&kept), "the tokens go on growing: {after}");
 }
 
 #[test]
