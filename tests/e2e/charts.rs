@@ -1,7 +1,7 @@
 //! charts/leasehold as its users meet it: installed, tested, upgraded, rolled back, uninstalled.
 
 use std::fs;
-use std::time::Duration;
+use std::process::Command;
 
 use serde_json::{Value, json};
 
@@ -154,4 +154,51 @@ fn it_runs_where_pods_are_restricted_under_any_user() {
     assert_eq!(pods.iter().filter(|pod| leads(pod)).count(), 1, "one of three");
     let who = stage.pod(leader).exec("app", &["/usr/bin/python3", "-c", "import os; print(os.getuid())"]);
     assert_eq!(who.trim(), "1000650000");
+}
+
+/// A chart of somebody else's with the library in it, as `helm create` makes one: nothing of it is known to leasehold.
+#[test]
+fn somebody_elses_chart_elects_by_the_library() {
+    let stage = Stage::new("chart-library");
+    // A copy, for the library becomes a part of it.
+    let folder = tempfile::tempdir().expect("a folder");
+    for part in ["tests/charts/consumer", "charts/leasehold-lib"] {
+        let to = folder.path().join(part);
+        let parent = to.parent().expect("is in a folder");
+        fs::create_dir_all(parent).expect("makes a folder");
+        let copied = Command::new("cp").args(["-r", part]).arg(parent).current_dir(env!("CARGO_MANIFEST_DIR")).status();
+        assert!(copied.expect("cp can be started").success(), "{part} could not be copied");
+    }
+    // Of an earlier build of it.
+    let chart = folder.path().join("tests/charts/consumer");
+    let _ = fs::remove_dir_all(chart.join("charts"));
+    let _ = fs::remove_file(chart.join("Chart.lock"));
+    let chart = chart.to_str().expect("a path");
+    stage.helm(&["dependency", "build", chart]);
+    let images = "image=localhost/recorder:python,leasehold.image.registry=localhost,\
+                  leasehold.image.repository=leasehold,leasehold.image.tag=e2e";
+    stage.helm(&["install", "web", chart, "--set-string", images, "--wait", "--timeout", "120s"]);
+
+    let holder_but = |former: &str| {
+        wait_for("a holder", SOON, || {
+            let holder = stage.get("leases/web")?["spec"]["holderIdentity"].as_str()?.to_owned();
+            let pod = stage.pods("").iter().map(|pod| pod.name().to_owned()).find(|name| holder.contains(name))?;
+            (pod != former).then_some(pod)
+        })
+    };
+    // The chart gives its app no folder, so the recorders write to their logs.
+    let first = holder_but("");
+    let led = |pod: &str| {
+        wait_for("the holder's app to be told yes", SOON, || {
+            stage.keep_logs("consumer");
+            stage.records.terms().into_iter().find(|term| term.pod_name() == pod).map(drop)
+        });
+    };
+    led(&first);
+    stage.pod(&first).delete();
+    wait_for("the pod to be gone, whose log nobody can read then", SOON, || {
+        stage.get(&format!("pods/{first}")).is_none().then_some(())
+    });
+    led(&holder_but(&first));
+    assert_eq!(stage.records.moves(), 1, "from the pod that was deleted to the other one");
 }
