@@ -1,11 +1,11 @@
 //! charts/leasehold as its users meet it: installed, tested, upgraded, rolled back, uninstalled.
 
 use std::fs;
-use std::time::Duration;
+use std::process::Command;
 
 use serde_json::{Value, json};
 
-use crate::cluster::{error_of, wait_for};
+use crate::cluster::{error_of, text, wait_for};
 use crate::stage::{BEFORE_EXPIRY, SOON, Stage};
 use crate::support::clock;
 
@@ -100,21 +100,32 @@ fn a_lease_that_the_chart_makes_is_nobodys_to_create_and_survives_an_upgrade() {
     let stage = Stage::new("chart-hardened");
     let values = Values::new(&stage, &json!({"lease": {"create": true}}));
     values.helm(&stage, "install", &[]);
-    let leader = stage.leader();
+    stage.leader();
     let account = format!("--as=system:serviceaccount:{}:web", stage.namespace);
     let mut may = stage.cluster.kubectl(["auth", "can-i", "create", "leases/web", &account, "-n", &stage.namespace]);
     let may = may.output().expect("kubectl can be started");
-    assert!(!may.status.success(), "the sidecar may make Leases: {}", error_of(&may));
+    assert_eq!(text(&may.stdout).trim(), "no", "whether the sidecar may make Leases: {}", error_of(&may));
     let before = stage.get("leases/web").expect("the Lease");
-    // Nothing of the pods changes, so only the Lease could.
+    let token = |lease: &Value| {
+        let token = lease["metadata"]["annotations"]["leasehold.dev/token"].as_str();
+        token.and_then(|token| token.parse::<u64>().ok()).unwrap_or_else(|| panic!("no token on {lease}"))
+    };
+    // Nothing of the pods changes: whoever holds the lease goes on holding it.
+    values.helm(&stage, "upgrade", &["serviceAccount.annotations.team=shop"]);
+    let account = stage.get("serviceaccounts/web").expect("the account");
+    assert_eq!(account["metadata"]["annotations"]["team"], "shop", "the upgrade was made");
+    stage.records.wait_leader(clock::now(), SOON, |_| true);
+    assert_eq!(stage.records.moves(), 0, "an upgrade that changes no pod moves no lease");
+    let kept = stage.get("leases/web").expect("the Lease");
+    assert_eq!(token(&kept), token(&before), "the token is kept");
+
+    // The Lease's own labels change, and the pods' with them, so the lease moves; its record goes on.
     values.helm(&stage, "upgrade", &["commonLabels.team=shop"]);
+    stage.records.wait_leader(clock::now(), SOON, |_| true);
     let after = stage.get("leases/web").expect("the Lease");
     assert_eq!(after["metadata"]["labels"]["team"], "shop", "the chart's own part is upgraded");
     assert_eq!(after["metadata"]["uid"], before["metadata"]["uid"]);
-    let annotations = |lease: &Value| lease["metadata"]["annotations"]["leasehold.dev/token"].clone();
-    assert!(annotations(&after).is_string(), "the token is kept: {after}");
-    stage.records.wait_leader(clock::now(), SOON, |_| true);
-    assert!(!leader.name().is_empty());
+    assert!(token(&after) > token(&kept), "the tokens go on growing: {after}");
 }
 
 #[test]
@@ -143,4 +154,51 @@ fn it_runs_where_pods_are_restricted_under_any_user() {
     assert_eq!(pods.iter().filter(|pod| leads(pod)).count(), 1, "one of three");
     let who = stage.pod(leader).exec("app", &["/usr/bin/python3", "-c", "import os; print(os.getuid())"]);
     assert_eq!(who.trim(), "1000650000");
+}
+
+/// A chart of somebody else's with the library in it, as `helm create` makes one: nothing of it is known to leasehold.
+#[test]
+fn somebody_elses_chart_elects_by_the_library() {
+    let stage = Stage::new("chart-library");
+    // A copy, for the library becomes a part of it.
+    let folder = tempfile::tempdir().expect("a folder");
+    for part in ["tests/charts/consumer", "charts/leasehold-lib"] {
+        let to = folder.path().join(part);
+        let parent = to.parent().expect("is in a folder");
+        fs::create_dir_all(parent).expect("makes a folder");
+        let copied = Command::new("cp").args(["-r", part]).arg(parent).current_dir(env!("CARGO_MANIFEST_DIR")).status();
+        assert!(copied.expect("cp can be started").success(), "{part} could not be copied");
+    }
+    // Of an earlier build of it.
+    let chart = folder.path().join("tests/charts/consumer");
+    let _ = fs::remove_dir_all(chart.join("charts"));
+    let _ = fs::remove_file(chart.join("Chart.lock"));
+    let chart = chart.to_str().expect("a path");
+    stage.helm(&["dependency", "build", chart]);
+    let images = "image=localhost/recorder:python,leasehold.image.registry=localhost,\
+                  leasehold.image.repository=leasehold,leasehold.image.tag=e2e";
+    stage.helm(&["install", "web", chart, "--set-string", images, "--wait", "--timeout", "120s"]);
+
+    let holder_but = |former: &str| {
+        wait_for("a holder", SOON, || {
+            let holder = stage.get("leases/web")?["spec"]["holderIdentity"].as_str()?.to_owned();
+            let pod = stage.pods("").iter().map(|pod| pod.name().to_owned()).find(|name| holder.contains(name))?;
+            (pod != former).then_some(pod)
+        })
+    };
+    // The chart gives its app no folder, so the recorders write to their logs.
+    let first = holder_but("");
+    let led = |pod: &str| {
+        wait_for("the holder's app to be told yes", SOON, || {
+            stage.keep_logs("consumer");
+            stage.records.terms().into_iter().find(|term| term.pod_name() == pod).map(drop)
+        });
+    };
+    led(&first);
+    stage.pod(&first).delete();
+    wait_for("the pod to be gone, whose log nobody can read then", SOON, || {
+        stage.get(&format!("pods/{first}")).is_none().then_some(())
+    });
+    led(&holder_but(&first));
+    assert_eq!(stage.records.moves(), 1, "from the pod that was deleted to the other one");
 }

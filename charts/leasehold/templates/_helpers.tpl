@@ -69,9 +69,13 @@ that fits the pod's, and that leaves time for the last promise to run out.
 */}}
 {{- define "demo.values" -}}
 {{- $values := deepCopy .Values -}}
-{{- if and (not .Values.shutdownGrace) (ne (.Values.terminationGracePeriodSeconds | int) 30) -}}
+{{- $grace := mul .Values.terminationGracePeriodSeconds 1000 -}}
 {{- $ttl := include "leasehold.milliseconds" (dict "path" "lease.answerTTL" "time" (.Values.lease.answerTTL | default "1s")) | int64 -}}
-{{- $_ := set $values "shutdownGrace" (printf "%dms" (max (add $ttl 2000) (sub (mul .Values.terminationGracePeriodSeconds 1000) 5000))) -}}
+{{- if lt $grace (add $ttl 2000) -}}
+{{- fail (printf "terminationGracePeriodSeconds: %d s must be at least 2 s longer than lease.answerTTL (%d ms): the pod would be killed before promises are waited out and the lease is released" (div $grace 1000) $ttl) -}}
+{{- end -}}
+{{- if and (not .Values.shutdownGrace) (ne $grace 30000) -}}
+{{- $_ := set $values "shutdownGrace" (printf "%dms" (max (add $ttl 2000) (sub $grace 5000))) -}}
 {{- end -}}
 {{- toYaml $values -}}
 {{- end -}}
