@@ -283,7 +283,8 @@ fn the_migration_page_is_followed_word_by_word_and_its_role_is_enough() {
     let namespace = control_plane.namespace("migration");
     let folder = Folder::new("migration");
     let manifests = blocks(include_str!("../README.md"), "yaml");
-    std::fs::write(folder.join("web.yaml"), &manifests[0]).expect("writes the manifest");
+    let whole = manifests.iter().find(|manifest| manifest.contains("kind: Deployment")).expect("the README has one");
+    std::fs::write(folder.join("web.yaml"), whole).expect("writes the manifest");
     let kubeconfig = control_plane.kubeconfig_edited(|config| {
         config["contexts"][0]["context"]["namespace"] = json!(namespace);
     });
