@@ -63,8 +63,8 @@ fn each_time_is_judged() {
     };
     // D - 2 rho D of 15 s is 14.97 s.
     run(&["--renew-deadline=14970ms"], "must be below 14.97s");
-    run(&["--lease-duration=0s"], "between 1 second and 1 hour");
-    run(&["--lease-duration=2h"], "between 1 second and 1 hour");
+    run(&["--lease-duration=0s"], "between 2 seconds and 1 hour");
+    run(&["--lease-duration=2h"], "between 2 seconds and 1 hour");
     run(&["--renew-interval=900ms"], "at least 1 second");
     run(&["--renew-interval=11s", "--retry-period=1s"], "longer than the renew interval and the retry period together");
     run(&["--answer-ttl=13s"], "the answer TTL");

@@ -64,8 +64,8 @@ impl Config {
         if self.lease_duration.subsec_nanos() != 0 {
             faults.push("the lease duration must be whole seconds: the Lease stores it so".into());
         }
-        if self.lease_duration < Duration::from_secs(1) || self.lease_duration > LONGEST_LEASE / 24 {
-            faults.push("the lease duration must be between 1 second and 1 hour".into());
+        if self.lease_duration < Duration::from_secs(2) || self.lease_duration > LONGEST_LEASE / 24 {
+            faults.push("the lease duration must be between 2 seconds and 1 hour".into());
         } else if self.renew_deadline >= self.hold_time() {
             faults.push(format!(
                 "the renew deadline ({:?}) must be below {:?}: the lease duration ({:?}) less what two clocks may differ in that time (0.1 % each)",

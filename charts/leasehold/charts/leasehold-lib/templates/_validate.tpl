@@ -38,8 +38,8 @@ The schema says what it can of this; the relations between values are here alone
 {{- $ttl := include "leasehold.milliseconds" (dict "path" "lease.answerTTL" "time" ($lease.answerTTL | default "1s")) | int64 -}}
 {{- $grace := include "leasehold.milliseconds" (dict "path" "shutdownGrace" "time" ($v.shutdownGrace | default "25s")) | int64 -}}
 
-{{- if or (mod $duration 1000) (lt $duration 1000) (gt $duration 3600000) -}}
-{{- fail (printf "lease.duration: %s: it must be whole seconds, from 1s to 1h" (include "leasehold.duration" .)) -}}
+{{- if or (mod $duration 1000) (lt $duration 2000) (gt $duration 3600000) -}}
+{{- fail (printf "lease.duration: %s: it must be whole seconds, from 2s to 1h" (include "leasehold.duration" .)) -}}
 {{- end -}}
 {{- if ge (mul $deadline 1000) (mul $duration 998) -}}
 {{- fail (printf "lease.renewDeadline: %dms must be below %dms: the lease duration less what two clocks may differ in that time (0.1 %% each)" $deadline (div (mul $duration 998) 1000)) -}}
