@@ -11,7 +11,7 @@ What the templates share. Each is called with (dict "ctx" $ "lease" "web") and m
 {{/* The values, with the defaults of this library under them, as YAML. */}}
 {{- define "leasehold.values" -}}
 {{- $own := .values | default .ctx.Values.leasehold | default dict -}}
-{{- $defaults := dict -}}
+{{- $defaults := index .ctx.Values "leasehold-lib" | default dict -}}
 {{- mergeOverwrite (deepCopy $defaults) (deepCopy $own) | toYaml -}}
 {{- end -}}
 
