@@ -107,13 +107,13 @@ fn a_client_of_the_leaders_service_is_with_the_new_leader_soon_and_told_by_the_o
             answer.pod
         );
     }
-    let of = |pod: &str| terms.iter().filter(move |term| term.pod_name() == pod);
+    let of = |pod: &str| terms.iter().filter(|term| term.pod_name() == pod).collect::<Vec<_>>();
     let mut longest = Duration::ZERO;
     let mut astray = 0;
     for (at, former) in &changes {
-        let lost = of(former).filter(|term| term.from < *at).map(|term| term.until).max().unwrap_or(*at);
+        let lost = of(former).into_iter().filter(|term| term.from < *at).map(|term| term.until).max().unwrap_or(*at);
         // Until it leads again, if it does.
-        let again = of(former).map(|term| term.from).find(|from| *from > lost).unwrap_or(BootTime::MAX);
+        let again = of(former).into_iter().map(|term| term.from).find(|from| *from > lost).unwrap_or(BootTime::MAX);
         let late = reached.iter().filter(|answer| answer.pod == *former && !answer.leads);
         let late: Vec<_> = late.filter(|answer| (lost..again).contains(&answer.asked)).collect();
         astray += late.len();
