@@ -16,11 +16,12 @@ use crate::support::clock::{self, BootTime};
 use crate::support::http::Http;
 use crate::workload::{Alive, Workload, list};
 
-/// Who answered a client of the Service, whether it took itself for the leader, and when it was asked.
+/// Who answered a client of the Service, when, and under which token it took itself for the leader, if it did.
 struct Reached {
     asked: BootTime,
+    answered: BootTime,
     pod: String,
-    leads: bool,
+    token: Option<u64>,
 }
 
 fn ask(address: SocketAddr) -> Option<Reached> {
@@ -28,7 +29,12 @@ fn ask(address: SocketAddr) -> Option<Reached> {
     // A new connection each time: an old one stays with the pod that it reached.
     let mut http = Http::connect(address).ok()?.with_timeout(Duration::from_secs(1)).ok()?;
     let answer = http.get("/").ok()?.json();
-    Some(Reached { asked, pod: answer["pod"].as_str()?.to_owned(), leads: answer["leads"] == true })
+    Some(Reached {
+        asked,
+        answered: Duration::from_nanos(answer["now"].as_u64()?),
+        pod: answer["pod"].as_str()?.to_owned(),
+        token: answer["token"].as_u64(),
+    })
 }
 
 #[test]
@@ -98,14 +104,12 @@ fn a_client_of_the_leaders_service_is_with_the_new_leader_soon_and_told_by_the_o
     let reached = reached.into_inner().expect("nobody panics with it");
     let terms = stage.records.terms();
     // Whoever takes itself for the leader then is: the label is routing, the answer is the right.
-    for answer in reached.iter().filter(|answer| answer.leads) {
-        // It is answered up to a second after it was asked.
-        let then = |term: &&Term| term.from <= answer.asked + Duration::from_secs(1) && answer.asked < term.until;
-        assert!(
-            terms.iter().filter(then).any(|term| term.pod_name() == answer.pod),
-            "{} took itself for the leader",
-            answer.pod
-        );
+    for answer in reached.iter().filter(|answer| answer.token.is_some()) {
+        let (pod, at) = (&answer.pod, answer.answered);
+        let of_it = |term: &Term| term.pod_name() == pod;
+        assert!(terms.iter().any(|term| of_it(term) && Some(term.token) == answer.token), "{pod} was never told so");
+        let another = terms.iter().find(|term| !of_it(term) && (term.from..term.until).contains(&at));
+        assert!(another.is_none(), "{pod} took itself for the leader at {at:?}, and so could {another:?}");
     }
     let of = |pod: &str| terms.iter().filter(|term| term.pod_name() == pod).collect::<Vec<_>>();
     let mut longest = Duration::ZERO;
@@ -114,7 +118,7 @@ fn a_client_of_the_leaders_service_is_with_the_new_leader_soon_and_told_by_the_o
         let lost = of(former).into_iter().filter(|term| term.from < *at).map(|term| term.until).max().unwrap_or(*at);
         // Until it leads again, if it does.
         let again = of(former).into_iter().map(|term| term.from).find(|from| *from > lost).unwrap_or(BootTime::MAX);
-        let late = reached.iter().filter(|answer| answer.pod == *former && !answer.leads);
+        let late = reached.iter().filter(|answer| answer.pod == *former && answer.token.is_none());
         let late: Vec<_> = late.filter(|answer| (lost..again).contains(&answer.asked)).collect();
         astray += late.len();
         longest = late.iter().map(|answer| answer.asked.saturating_sub(lost)).max().unwrap_or_default().max(longest);
