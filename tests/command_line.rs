@@ -37,7 +37,7 @@ fn every_fault_of_a_configuration_is_said_at_once() {
             "--lease=Web_1",
             "--lease=b",
             "--lease=b",
-            "--lease-duration=1500ms",
+            "--lease-duration=2500ms",
             "--renew-deadline=20s",
             "--probe-listen=x",
             "--pod-name=A",
