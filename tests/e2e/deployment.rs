@@ -10,8 +10,7 @@ use crate::workload::{Alive, App, Workload};
 #[test]
 fn a_deployment_has_one_leader() {
     let stage = Stage::new("one-leader");
-    stage.apply(&Workload::new().manifest(&stage));
-    stage.wait_rolled_out("deployments/web", SOON);
+    stage.deploy(&Workload::new());
     let leader = stage.leader();
     let lease = stage.get("leases/web").expect("the sidecar makes the Lease");
     let holder = lease["spec"]["holderIdentity"].as_str().expect("a holder");

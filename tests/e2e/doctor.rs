@@ -23,8 +23,7 @@ fn check<'a>(examined: &'a Value, name: &str) -> &'a Value {
 #[test]
 fn the_doctor_finds_nothing_wrong_beside_any_sidecar_of_a_deployment() {
     let stage = Stage::new("doctor");
-    stage.apply(&Workload::new().alive(Alive::Lock).manifest(&stage));
-    stage.wait_rolled_out("deployments/web", SOON);
+    stage.deploy(&Workload::new().alive(Alive::Lock));
     let leader = stage.leader().name().to_owned();
     for pod in stage.pods("app=web") {
         let examined = examine(&stage, &pod);

@@ -16,8 +16,7 @@ use crate::workload::{Alive, App, Workload, list};
 fn a_rolling_update_hands_the_lease_on() {
     for (alive, name) in [(Alive::Nothing, "rolling-none"), (Alive::Lock, "rolling-lock")] {
         let stage = Stage::new(name);
-        stage.apply(&Workload::new().alive(alive).manifest(&stage));
-        stage.wait_rolled_out("deployments/web", SOON);
+        stage.deploy(&Workload::new().alive(alive));
         stage.leader();
         let old: Vec<_> = stage.pods("app=web").iter().map(|pod| pod.name().to_owned()).collect();
         let at = clock::now();
@@ -35,8 +34,7 @@ fn a_rolling_update_hands_the_lease_on() {
 #[test]
 fn the_leaders_pod_is_deleted_and_nothing_proves_its_end() {
     let stage = Stage::new("deleted-none");
-    stage.apply(&Workload::new().app(App::Go).manifest(&stage));
-    stage.wait_rolled_out("deployments/web", SOON);
+    stage.deploy(&Workload::new().app(App::Go));
     let leader = stage.leader();
     let asked = clock::now();
     leader.delete();
@@ -49,8 +47,7 @@ fn the_leaders_pod_is_deleted_and_nothing_proves_its_end() {
 fn a_grace_period_that_runs_out_under_an_app_that_stays() {
     let stage = Stage::new("grace");
     let stays = Workload::new().alive(Alive::Lock).env("RECORDER_LINGER_MS", "60000");
-    stage.apply(&stays.pod(json!({"terminationGracePeriodSeconds": 5})).manifest(&stage));
-    stage.wait_rolled_out("deployments/web", SOON);
+    stage.deploy(&stays.pod(json!({"terminationGracePeriodSeconds": 5})));
     let leader = stage.leader();
     let asked = clock::now();
     leader.delete();
@@ -64,8 +61,7 @@ fn a_grace_period_that_runs_out_under_an_app_that_stays() {
 #[test]
 fn a_sidecars_image_is_changed_while_its_app_runs() {
     let stage = Stage::new("image");
-    stage.apply(&Workload::new().manifest(&stage));
-    stage.wait_rolled_out("deployments/web", SOON);
+    stage.deploy(&Workload::new());
     let leader = stage.leader();
     let at = clock::now();
     let next =
@@ -84,8 +80,7 @@ fn a_sidecars_image_is_changed_while_its_app_runs() {
 #[test]
 fn from_one_replica_to_twenty_and_back() {
     let stage = Stage::new("scale");
-    stage.apply(&Workload::new().replicas(1).app(App::Go).manifest(&stage));
-    stage.wait_rolled_out("deployments/web", SOON);
+    stage.deploy(&Workload::new().replicas(1).app(App::Go));
     let first = stage.leader().name().to_owned();
     stage.patch("deployments/web", &json!({"spec": {"replicas": 20}}));
     stage.wait_rolled_out("deployments/web", 2 * SOON);

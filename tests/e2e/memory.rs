@@ -77,8 +77,7 @@ fn eat(leader: &Pod<'_>) {
 #[test]
 fn an_app_that_eats_all_its_memory_loses_the_lease_at_once() {
     let stage = Stage::new("oom-app");
-    stage.apply(&Workload::new().alive(Alive::Lock).manifest(&stage));
-    stage.wait_rolled_out("deployments/web", SOON);
+    stage.deploy(&Workload::new().alive(Alive::Lock));
     let leader = stage.leader();
     let at = clock::now();
     let said = Command::new("curl").args(["-s", "-m", "20", &format!("http://{}:8080/eat", leader.ip())]).output();
@@ -91,8 +90,7 @@ fn an_app_that_eats_all_its_memory_loses_the_lease_at_once() {
 #[test]
 fn a_sidecar_killed_for_its_memory_comes_back() {
     let stage = Stage::new("oom-sidecar");
-    stage.apply(&Workload::new().alive(Alive::Lock).manifest(&stage));
-    stage.wait_rolled_out("deployments/web", SOON);
+    stage.deploy(&Workload::new().alive(Alive::Lock));
     let leader = stage.leader();
     let at = clock::now();
     eat(&leader);

@@ -16,8 +16,7 @@ const RENEW_DEADLINE: Duration = Duration::from_millis(12_500);
 fn a_leaders_node_is_cut_off_and_healed_and_gone() {
     let stage = Stage::new("node-cut");
     let (worker, first) = (stage.cluster.worker(), stage.cluster.node("node1"));
-    stage.apply(&Workload::new().alive(Alive::Lock).on_each(&[&first, &worker.node]).manifest(&stage));
-    stage.wait_rolled_out("deployments/web", SOON);
+    stage.deploy(&Workload::new().alive(Alive::Lock).on_each(&[&first, &worker.node]));
     let pods = stage.pods("app=web");
     let on = |node: &str| pods.iter().find(|pod| pod.object["spec"]["nodeName"] == node).expect("a pod on each").name();
     let (here, there) = (on("node1"), on(&worker.node.name));

@@ -9,11 +9,6 @@ use crate::stage::{BEFORE_EXPIRY, LEASE, SOON, Stage};
 use crate::support::clock::{self, BootTime};
 use crate::workload::{Alive, App, Workload};
 
-fn three_replicas(stage: &Stage, workload: &Workload) {
-    stage.apply(&workload.manifest(stage));
-    stage.wait_rolled_out("deployments/web", SOON);
-}
-
 /// Kills these containers of the leader's pod, all at once; gives its name and when that was.
 fn kill_the_leaders(stage: &Stage, containers: &[&str]) -> (String, BootTime) {
     let leader = stage.leader();
@@ -26,7 +21,7 @@ fn kill_the_leaders(stage: &Stage, containers: &[&str]) -> (String, BootTime) {
 #[test]
 fn a_killed_apps_lease_is_another_pods_at_once() {
     let stage = Stage::new("kill-app");
-    three_replicas(&stage, &Workload::new().alive(Alive::Lock).app(App::Go));
+    stage.deploy(&Workload::new().alive(Alive::Lock).app(App::Go));
     let (former, at) = kill_the_leaders(&stage, &["app"]);
     let next = stage.wait_other_leader(&former, at, SOON);
     stage.report("app killed (lock) to another pod's yes", next.from - at);
@@ -37,7 +32,7 @@ fn a_killed_apps_lease_is_another_pods_at_once() {
 #[test]
 fn a_killed_sidecar_comes_back_and_leads_on() {
     let stage = Stage::new("kill-sidecar");
-    three_replicas(&stage, &Workload::new().alive(Alive::Lock));
+    stage.deploy(&Workload::new().alive(Alive::Lock));
     let (former, at) = kill_the_leaders(&stage, &["leasehold"]);
     let next = stage.records.wait_leader(at + Duration::from_secs(2), SOON, |_| true);
     stage.report("sidecar killed to the next yes after its last promise", stage.records.longest_without(at));
@@ -52,7 +47,7 @@ fn a_killed_sidecar_comes_back_and_leads_on() {
 #[test]
 fn app_and_sidecar_killed_at_once() {
     let stage = Stage::new("kill-both");
-    three_replicas(&stage, &Workload::new().alive(Alive::Lock));
+    stage.deploy(&Workload::new().alive(Alive::Lock));
     let (_, at) = kill_the_leaders(&stage, &["leasehold", "app"]);
     let next = stage.records.wait_leader(at + Duration::from_secs(1), SOON, |_| true);
     stage.report("both killed to the next yes", next.from - at);
@@ -63,7 +58,7 @@ fn app_and_sidecar_killed_at_once() {
 #[test]
 fn a_sidecar_that_stood_still_for_longer_than_the_lease_does_not_lead() {
     let stage = Stage::new("freeze-sidecar");
-    three_replicas(&stage, &Workload::new());
+    stage.deploy(&Workload::new());
     let leader = stage.leader();
     let at = clock::now();
     let frozen = leader.freeze("leasehold");
@@ -83,7 +78,7 @@ fn a_sidecar_that_stood_still_for_longer_than_the_lease_does_not_lead() {
 #[test]
 fn a_leader_that_is_cut_off_from_the_api_server_stops_before_another_begins() {
     let stage = Stage::new("cut-pod");
-    three_replicas(&stage, &Workload::new().app(App::Go));
+    stage.deploy(&Workload::new().app(App::Go));
     let leader = stage.leader();
     let at = clock::now();
     let cut = leader.cut();

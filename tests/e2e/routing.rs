@@ -58,8 +58,7 @@ fn a_client_of_the_leaders_service_is_with_the_new_leader_soon_and_told_by_the_o
             "spec": {"selector": {"app": "web", "leasehold.dev/role": "leader"}, "ports": [{"port": 8080}]},
         }),
     ]));
-    stage.apply(&workload.manifest(&stage));
-    stage.wait_rolled_out("deployments/web", SOON);
+    stage.deploy(&workload);
     let first = stage.leader().name().to_owned();
     let service = stage.get("services/web-leader").expect("the Service");
     let address = format!("{}:8080", service["spec"]["clusterIP"].as_str().expect("an address"));

@@ -16,6 +16,7 @@ use crate::cluster::{Cluster, Cut, cluster, error_of, signal_all, text, wait_for
 use crate::records::{Records, Term};
 use crate::support::clock::{self, BootTime};
 use crate::support::http::Http;
+use crate::workload::Workload;
 
 /// How long anything that ought to be quick may take on a busy machine: pods start, images unpack.
 pub const SOON: Duration = Duration::from_secs(120);
@@ -105,7 +106,14 @@ impl Stage {
         assert!(said.status.success(), "kubectl apply: {}\n{manifest}", error_of(&said));
     }
 
-    /// The same, which may be refused.
+    /// Applies a workload named `web`, and waits until its pods are ready.
+    #[track_caller]
+    pub fn deploy(&self, workload: &Workload) {
+        self.apply(&workload.manifest(self));
+        self.wait_rolled_out("deployments/web", SOON);
+    }
+
+    /// Applies YAML or JSON that may be refused.
     pub fn try_apply(&self, manifest: &str) -> Output {
         let mut kubectl = self.cluster.kubectl(["--namespace", &self.namespace, "apply", "-f", "-"]);
         kubectl.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());

@@ -10,8 +10,7 @@ use crate::workload::{Alive, Workload};
 #[test]
 fn an_api_server_that_stood_still_for_a_minute_costs_one_change_of_leader_at_most() {
     let stage = Stage::alone("freeze-api");
-    stage.apply(&Workload::new().alive(Alive::Lock).manifest(&stage));
-    stage.wait_rolled_out("deployments/web", SOON);
+    stage.deploy(&Workload::new().alive(Alive::Lock));
     stage.leader();
     let frozen = stage.cluster.node("node1").freeze("kube-apiserver");
     let at = clock::now();
@@ -30,8 +29,7 @@ fn an_api_server_that_stood_still_for_a_minute_costs_one_change_of_leader_at_mos
 #[test]
 fn a_kubelet_that_is_restarted_changes_nothing() {
     let stage = Stage::alone("kubelet");
-    stage.apply(&Workload::new().alive(Alive::Lock).manifest(&stage));
-    stage.wait_rolled_out("deployments/web", SOON);
+    stage.deploy(&Workload::new().alive(Alive::Lock));
     let leader = stage.leader();
     let at = clock::now();
     stage.cluster.node("node1").signal("kubelet", "KILL");
