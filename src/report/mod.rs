@@ -4,10 +4,15 @@
 //! "leader" is a promise, good until the term's `valid_until` or for the answer TTL, whichever ends first, and the
 //! board remembers the latest moment it ever promised: a release waits for it.
 
+#[cfg(feature = "program")]
 pub mod file;
+#[cfg(feature = "program")]
 pub mod http;
+#[cfg(feature = "program")]
 pub mod metrics;
+#[cfg(feature = "program")]
 pub mod probe;
+#[cfg(feature = "program")]
 pub mod view;
 
 use std::collections::hash_map::RandomState;
