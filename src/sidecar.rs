@@ -443,7 +443,7 @@ impl Sidecar {
         if let Some(files) = &self.files
             && let Err(error) = files.refresh(lease, now)
         {
-            if contender.board.status().leading.is_none() {
+            if contender.board.leading().is_none() {
                 contender.old_file_until = contender.board.promised_until();
             }
             self.metrics.report_write_failed();
@@ -665,7 +665,7 @@ impl Sidecar {
     /// The exclusive session that led is gone: its term ends, and with it what was told. The next of this pod, or of
     /// another, leads under a new token.
     fn look_at_exclusive_sessions(&mut self, lease: usize, now: Moment) {
-        let leading = self.contenders[lease].board.status().leading;
+        let leading = self.contenders[lease].board.leading();
         let Some(gone) = leading.and_then(|leading| self.app.leader_ended(lease, leading.token, now)) else {
             return;
         };

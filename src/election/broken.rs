@@ -1,102 +1,86 @@
 //! Rules that a test breaks on purpose, one at a time, to see that the simulator notices. A release build has no
 //! such switch: [`Broken::is`] is a constant there.
 
-#[doc(hidden)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum BrokenRule {
-    /// Deadlines count from the answer to a write, not from its sending.
-    CountFromAnswer,
-    /// A holder that sees another's record leads on.
-    LeadThroughForeignRecord,
-    /// The release does not wait for what was promised.
-    ReleaseWithoutWaiting,
-    /// An empty holder is free at once, although nothing proves its end.
-    TrustEmptyHolder,
-    /// A success queued behind the deadline brings the term back.
-    RevivePastDeadline,
-    /// A watch that replays old versions is believed.
-    BelieveOlderVersions,
-    /// An edit of labels restarts the age of a record.
-    LabelsRestartAge,
-    /// The token is one more than the transitions.
-    TokenFromTransitions,
-    /// Challengers compare with the newest duration of a term, not with its largest.
-    NewestDuration,
-    /// A withdrawal counts although it answers the end of an earlier term.
-    OldWithdrawalCounts,
-    /// The release does not wait for who enforces the term's end.
-    EnforcerNotWaitedFor,
-    /// A request to step down is heeded whatever term it speaks of.
-    HeedAnyRequest,
-    /// A request that names the leader itself is heeded.
-    HeedOwnName,
-    /// A release does not say who should lead then.
-    ReleaseNamesNobody,
-    /// The others do not let a named successor go first.
-    NoHeadStart,
-    /// Who stepped down takes again at once.
-    NoHoldOff,
-    /// A leader whose app lives leads on until its process has to end.
-    LeaveAtTheEnd,
-    /// A leader whose app lives is not waited for.
-    LeaveAtOnce,
-    /// A process that was told to end stays until it has released, however long that takes.
-    EndWhenReleased,
-    /// Who trusts an unheld Lease takes a held one as well.
-    TrustHeld,
-    // Of the sidecar around the election, and of `exec`: the simulator breaks its own copy of these.
-    /// That nobody holds the app's lock is seen, and the lock is not taken.
-    LockNotTaken,
-    /// The app's lock is let go before everything says not-leader.
-    LockLetGoEarly,
-    /// The end of a session proves the app's end also when this side closed it.
-    ClosedByUsProves,
-    /// The end of the session that led proves the end of all that was told.
-    OneSessionsEndProves,
-    /// After a restart, an exclusive session is told at once what a former one may still act on.
-    FormerSessionsForgotten,
-    /// A file that could not be written is not waited for.
-    OldFileForgotten,
-    /// After a restart, who enforces the end of the former sidecar's term is not waited for.
-    FormerEnforcerForgotten,
-    /// `exec` takes the lease's lock after it read the yes on which it begins.
-    ReadBeforeLock,
-    /// `exec` works until `stop_by` although somebody else changed the Lease.
-    ForeignChangeIgnored,
+/// The rules, each with the sentence that says what is wrong with it.
+macro_rules! rules {
+    ($($rule:ident: $sentence:literal,)*) => {
+        #[doc(hidden)]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum BrokenRule {
+            $(#[doc = $sentence] $rule,)*
+        }
+
+        impl BrokenRule {
+            pub const ALL: &[BrokenRule] = &[$(BrokenRule::$rule,)*];
+
+            pub const fn sentence(self) -> &'static str {
+                match self {
+                    $(BrokenRule::$rule => $sentence,)*
+                }
+            }
+        }
+    };
 }
 
-impl BrokenRule {
-    pub const ALL: [BrokenRule; 29] = [
-        BrokenRule::CountFromAnswer,
-        BrokenRule::LeadThroughForeignRecord,
-        BrokenRule::ReleaseWithoutWaiting,
-        BrokenRule::TrustEmptyHolder,
-        BrokenRule::RevivePastDeadline,
-        BrokenRule::BelieveOlderVersions,
-        BrokenRule::LabelsRestartAge,
-        BrokenRule::TokenFromTransitions,
-        BrokenRule::NewestDuration,
-        BrokenRule::OldWithdrawalCounts,
-        BrokenRule::EnforcerNotWaitedFor,
-        BrokenRule::HeedAnyRequest,
-        BrokenRule::HeedOwnName,
-        BrokenRule::ReleaseNamesNobody,
-        BrokenRule::NoHeadStart,
-        BrokenRule::NoHoldOff,
-        BrokenRule::LeaveAtTheEnd,
-        BrokenRule::LeaveAtOnce,
-        BrokenRule::EndWhenReleased,
-        BrokenRule::TrustHeld,
-        BrokenRule::LockNotTaken,
-        BrokenRule::LockLetGoEarly,
-        BrokenRule::ClosedByUsProves,
-        BrokenRule::OneSessionsEndProves,
-        BrokenRule::FormerSessionsForgotten,
-        BrokenRule::OldFileForgotten,
-        BrokenRule::FormerEnforcerForgotten,
-        BrokenRule::ReadBeforeLock,
-        BrokenRule::ForeignChangeIgnored,
-    ];
+rules! {
+    CountFromAnswer: "Deadlines count from the answer to a write, not from its sending.",
+    ForgetRho: "Others are taken to wait the whole lease duration, whatever their clocks' rates.",
+    LeadUntilStopBy: "A term may promise until others can take the lease, not until the renew deadline.",
+    ReuseRenewTime: "Each attempt writes the same renewTime.",
+    ConflictIsSuccess: "A 409 to a renewal counts as a renewal.",
+    ConflictIsLoss: "A 409 to a renewal ends the term, and nobody looks what made it.",
+    FailedReadIsSuccess: "A read that fails after a conflict counts as a renewal.",
+    FailedReadIsLoss: "A read that fails ends the term.",
+    ObeyRetryAfter: "A holder waits as long as a 429 asks for.",
+    RevivePastDeadline: "A success queued behind the deadline brings the term back.",
+    OldReadGoesBack: "A read sent before the newest version was received may go back behind it.",
+    BelieveOlderVersions: "A watch that replays old versions is believed.",
+    LeadThroughForeignRecord: "A holder that sees another's record leads on.",
+    LeadThroughEdits: "A holder whose Lease was edited or deleted leads on.",
+    AnyRecordInMyName: "A record that names this process is its own, whoever wrote it.",
+    ReleasePutBack: "An old record of this process that somebody put back is released.",
+    ReleaseOverAnother: "A release is written over whatever the record has become.",
+    ReleaseWithoutWaiting: "The release does not wait for what was promised.",
+    ReleaseBeforePublishing: "The release is sent before not-leader is published.",
+    OldWithdrawalCounts: "A withdrawal counts although it answers the end of an earlier term.",
+    EnforcerNotWaitedFor: "The release does not wait for who enforces the term's end.",
+    TrustEmptyHolder: "An empty holder is free at once, although nothing proves its end.",
+    AnyProof: "A proof of release counts whichever renewTime it names.",
+    TrustHeld: "Who trusts an unheld Lease takes a held one as well.",
+    TrustWallClock: "A record is old when the wall clock says so.",
+    LabelsRestartAge: "An edit of labels restarts the age of a record.",
+    NewestDuration: "Challengers compare with the newest duration of a term, not with its largest.",
+    ShortDurationBelieved: "Challengers compare with the record's duration, also where it is shorter than their own.",
+    LeadAsCreated: "Who creates the Lease takes it at once.",
+    TokenFromTransitions: "The token is one more than the transitions.",
+    TokenIgnoresAnnotation: "The token grows from the versions alone.",
+    TransitionsStand: "A take-over does not count as a transition.",
+    HeedAnyRequest: "A request to step down is heeded whatever term it speaks of.",
+    HeedOwnName: "A request that names the leader itself is heeded.",
+    ReleaseNamesNobody: "A release does not say who should lead then.",
+    NoHeadStart: "The others do not let a named successor go first.",
+    NoHoldOff: "Who stepped down takes again at once.",
+    LeaveAtTheEnd: "A leader whose app lives leads on until its process has to end.",
+    LeaveAtOnce: "A leader whose app lives is not waited for.",
+    EndWhenReleased: "A process that was told to end stays until it has released, however long that takes.",
+    // Of the sidecar around the election, and of `exec`: the simulator breaks its own copy of these.
+    UidNotSent: "A write names the version that it replaces, and not the uid.",
+    PromiseWithoutTtl: "An answer promises the whole of the renew deadline.",
+    PromisePastDeadline: "An answer promises an answer TTL, also past the renew deadline.",
+    OtherPodsState: "The state directory of another pod gives the right to its term.",
+    SeenForgotten: "A restarted sidecar begins to wait anew.",
+    FormerPromiseForgotten: "A restarted sidecar does not wait for what the former one promised.",
+    FormerSessionsForgotten: "After a restart, an exclusive session is told at once what a former one may still act on.",
+    FormerEnforcerForgotten: "After a restart, who enforces the end of the former sidecar's term is not waited for.",
+    LockNotTaken: "That nobody holds the app's lock is seen, and the lock is not taken.",
+    LockLetGoEarly: "The app's lock is let go before everything says not-leader.",
+    OldAppsEndProves: "The end of an old app counts beside a new one that holds the lock.",
+    ClosedByUsProves: "The end of a session proves the app's end also when this side closed it.",
+    OneSessionsEndProves: "The end of the session that led proves the end of all that was told.",
+    ToldBeforeTheFile: "Not-leader counts as told everywhere before the file says so.",
+    OldFileForgotten: "A file that could not be written is not waited for.",
+    ReadBeforeLock: "`exec` takes the lease's lock after it read the yes on which it begins.",
+    ForeignChangeIgnored: "`exec` works until `stop_by` although somebody else changed the Lease.",
 }
 
 /// Which rule is broken, if any.

@@ -317,11 +317,14 @@ impl Election {
             }
         }
         self.heed_requests(now.boot);
-        let act = self.act(now);
+        let mut act = self.act(now);
         let mut outputs = Vec::new();
         if self.seen != self.remembered {
             self.remembered = self.seen.clone();
             outputs.push(Output::Remember(Box::new(self.seen.clone())));
+        }
+        if self.broken.is(BrokenRule::ReleaseBeforePublishing) {
+            outputs.extend(act.take());
         }
         self.publish(now.boot, &mut outputs);
         if std::mem::take(&mut self.restart_watch) {
@@ -520,6 +523,8 @@ impl Election {
         self.read_at = None;
         match attempt.kind {
             Kind::Create => {}
+            // S8: this term began and ended before its answer came. Only a history that went back and forth shows it.
+            Kind::Acquire { token } if self.last_token == Some(token) => self.foreign_seen(now),
             Kind::Acquire { token } => {
                 let draft = Draft {
                     token,
@@ -577,11 +582,18 @@ impl Election {
             _ => Moment::BOOT,
         };
         let sent_at = if self.broken.is(BrokenRule::CountFromAnswer) { now } else { sent_at.max(last) };
-        let valid_until = sent_at + self.config.renew_deadline;
+        let hold_time = match self.broken.is(BrokenRule::ForgetRho) {
+            true => self.config.lease_duration,
+            false => self.config.hold_time(),
+        };
+        let stop_by = sent_at + hold_time;
+        let valid_until = match self.broken.is(BrokenRule::LeadUntilStopBy) {
+            true => stop_by,
+            false => sent_at + self.config.renew_deadline,
+        };
         self.send_at = if now < valid_until { sent_at + self.config.renew_interval } else { now };
         // S6: a write that landed after its own deadline begins no term; it is renewed, and that begins it.
         if now < valid_until {
-            let stop_by = sent_at + self.config.hold_time();
             self.role = Role::Leading(Term { draft, renewed_at: sent_at, valid_until, stop_by });
         }
     }
@@ -600,6 +612,7 @@ impl Election {
             Role::Leading(_) if reason == Reason::Lost && self.broken.is(BrokenRule::LeadThroughForeignRecord) => {
                 return;
             }
+            Role::Leading(_) if reason != Reason::Lost && self.broken.is(BrokenRule::LeadThroughEdits) => return,
             // Holder rule 6: at once.
             Role::Leading(_) | Role::Landed(_) => self.lose(now.boot, reason),
             Role::Leaving(_) if still_owed => {}
@@ -611,8 +624,7 @@ impl Election {
         if matches!(self.role, Role::Candidate)
             && let Some(record) = self.seen.record()
             && record.holder() == Some(&self.config.identity)
-            && self.seen.claims(record)
-            && self.seen.record_is_of_its_time()
+            && self.is_own(record)
         {
             self.role = Role::Leaving(Leaving {
                 reason,
@@ -631,14 +643,22 @@ impl Election {
     fn leaving_record_stands(&self) -> bool {
         match (&self.role, self.seen.record()) {
             (Role::Leaving(leaving), Some(record)) => {
+                if self.broken.is(BrokenRule::ReleaseOverAnother) {
+                    return true;
+                }
                 record.holder() == Some(&self.config.identity)
-                    && self.seen.claims(record)
+                    && self.is_own(record)
                     && record.token.value().unwrap_or(0) >= leaving.token
                     && record.spec.transitions >= leaving.transitions
-                    && self.seen.record_is_of_its_time()
             }
             _ => false,
         }
+    }
+
+    /// The newest record, which names this process, is of its making, and no old one that was put back.
+    fn is_own(&self, record: &Record) -> bool {
+        (self.seen.claims(record) || self.broken.is(BrokenRule::AnyRecordInMyName))
+            && (self.seen.record_is_of_its_time() || self.broken.is(BrokenRule::ReleasePutBack))
     }
 
     /// Everyone who sees others take over without a collision of its own narrows the range of its jitter.
@@ -658,6 +678,11 @@ impl Election {
         let Some(sent_at) = self.reading.take() else { return };
         let Some((record, version)) = answer else {
             // A read that fails decides nothing.
+            match () {
+                () if self.broken.is(BrokenRule::FailedReadIsLoss) => self.lose(now.boot, Reason::Lost),
+                () if self.broken.is(BrokenRule::FailedReadIsSuccess) => self.taken_for_renewed(now.boot),
+                () => {}
+            }
             if self.read_at.is_some() {
                 self.read_at = Some(now.boot + self.config.retry_period);
             }
@@ -698,6 +723,8 @@ impl Election {
                     self.read_at = Some(now.boot + self.config.retry_period);
                 }
             }
+            Outcome::Conflict if self.broken.is(BrokenRule::ConflictIsLoss) => self.lose(now.boot, Reason::Lost),
+            Outcome::Conflict if self.broken.is(BrokenRule::ConflictIsSuccess) => self.taken_for_renewed(now.boot),
             Outcome::Conflict if on_newest => {
                 // Perhaps with itself: something on the way may have sent it twice.
                 self.unsure(attempt);
@@ -720,6 +747,13 @@ impl Election {
         }
     }
 
+    /// For two broken rules.
+    fn taken_for_renewed(&mut self, now: Moment) {
+        if let Role::Leading(Term { draft, .. }) = self.role {
+            self.renewed(now, draft, now);
+        }
+    }
+
     /// It may have been committed.
     fn unsure(&mut self, attempt: Attempt) {
         if self.unresolved.len() == UNRESOLVED_KEPT {
@@ -739,6 +773,7 @@ impl Election {
     /// Holder rule 7.
     fn longest_retry_after(&self, now: Moment) -> Duration {
         match &self.role {
+            _ if self.broken.is(BrokenRule::ObeyRetryAfter) => Duration::MAX,
             Role::Leading(term) => term.valid_until.since(now) / 3,
             _ => LONGEST_RETRY_AFTER,
         }
@@ -848,7 +883,7 @@ impl Election {
     /// From when on the release may be sent. Until not-leader is known to be told everywhere, the term's last deadline
     /// stands in for the promise: nothing that was told goes beyond that.
     fn releasable_at(&self, leaving: &Leaving) -> Moment {
-        if self.broken.is(BrokenRule::ReleaseWithoutWaiting) {
+        if self.broken.is(BrokenRule::ReleaseWithoutWaiting) || self.broken.is(BrokenRule::ReleaseBeforePublishing) {
             return Moment::BOOT;
         }
         let newest = |version| version > self.led_version || self.broken.is(BrokenRule::OldWithdrawalCounts);
@@ -879,7 +914,12 @@ impl Election {
             self.look_for_unresolved(now.boot, self.config.renew_interval);
             return None;
         }
-        let verdict = self.verdict();
+        let verdict = match self.verdict() {
+            Verdict::Free(..) if self.broken.is(BrokenRule::TrustWallClock) && self.is_old_by(now.wall) => {
+                Verdict::Free(Moment::BOOT, Right::Expired)
+            }
+            verdict => verdict,
+        };
         let take_at = self.take_moment(verdict)?;
         if now.boot < take_at || now.boot < self.send_at {
             return None;
@@ -903,6 +943,12 @@ impl Election {
         }
     }
 
+    /// For a broken rule.
+    fn is_old_by(&self, wall: Timestamp) -> bool {
+        let record = self.seen.record();
+        record.and_then(|record| Some(record.spec.renew_time? + record.duration()?)).is_some_and(|end| end < wall)
+    }
+
     fn verdict(&self) -> Verdict {
         if !self.observed {
             return Verdict::Unknown;
@@ -910,7 +956,15 @@ impl Election {
         if self.is_formers_record() {
             return Verdict::Free(Moment::BOOT, Right::OwnFormer);
         }
-        match self.seen.verdict(self.config.lease_duration, self.config.answer_ttl + DELETION_NOTICE) {
+        let created_wait = match self.broken.is(BrokenRule::LeadAsCreated) {
+            true => Duration::ZERO,
+            false => self.config.answer_ttl + DELETION_NOTICE,
+        };
+        let own_duration = match self.broken.is(BrokenRule::ShortDurationBelieved) {
+            true => Duration::ZERO,
+            false => self.config.lease_duration,
+        };
+        match self.seen.verdict(own_duration, created_wait) {
             Verdict::Free(..) if self.next_token().is_none() => Verdict::TokenUnusable,
             Verdict::Free(_, right) if self.config.trust_unheld && self.broken.is(BrokenRule::TrustHeld) => {
                 Verdict::Free(Moment::BOOT, right)
@@ -971,7 +1025,7 @@ impl Election {
             acquire_time: Some(time),
             renew_time: Some(time),
             // S9.
-            transitions: transitions.saturating_add(1),
+            transitions: transitions.saturating_add(i32::from(!self.broken.is(BrokenRule::TransitionsStand))),
             strategy: None,
             preferred_holder: None,
         };
@@ -994,7 +1048,11 @@ impl Election {
         if self.broken.is(BrokenRule::TokenFromTransitions) {
             return u64::try_from(record.spec.transitions).ok().map(|transitions| transitions + 1);
         }
-        let token = record.version.max(annotated).max(self.seen.highest_token()).checked_add(1)?;
+        let known = match self.broken.is(BrokenRule::TokenIgnoresAnnotation) {
+            true => 0,
+            false => annotated.max(self.seen.highest_token()),
+        };
+        let token = record.version.max(known).checked_add(1)?;
         (token <= LARGEST_TOKEN).then_some(token)
     }
 
@@ -1022,6 +1080,9 @@ impl Election {
     /// Holder rule 1: new for each attempt, in microseconds, and growing with the boot clock even when the wall clock
     /// stands or goes back: some readers compare whole seconds.
     fn new_renew_time(&mut self, now: Now) -> Timestamp {
+        if let Some((last, _)) = self.last_renew_time.filter(|_| self.broken.is(BrokenRule::ReuseRenewTime)) {
+            return last;
+        }
         let up = i64::try_from(now.boot.as_nanos() / 1000).unwrap_or(i64::MAX);
         let mut micros = now.wall.as_microsecond();
         if let Some((last, at)) = self.last_renew_time {

@@ -193,7 +193,7 @@ impl Seen {
             _ if !self.is_known() => false,
             // An answer to a question asked after the newest version was received cannot be older than it, unless
             // history was replaced.
-            Via::Read { sent_at } if sent_at > self.received => {
+            Via::Read { sent_at } if sent_at > self.received || rules.broken.is(BrokenRule::OldReadGoesBack) => {
                 version < self.version || (version == self.version && !same)
             }
             _ if version < self.version && !rules.broken.is(BrokenRule::BelieveOlderVersions) => return News::Stale,
@@ -265,7 +265,7 @@ impl Seen {
             self.waits_in_a_row = 0;
         } else if rules.created_here {
             self.standing = Standing::CreatedHere;
-        } else if record.is_proved_release()
+        } else if (record.is_proved_release() || rules.broken.is(BrokenRule::AnyProof) && record.released.is_some())
             && before.is_none_or(|before| before.uid == record.uid && !before.is_held_at(record.spec.renew_time))
             && self.release_is_of_its_time(&record, token)
         {

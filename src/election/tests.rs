@@ -240,6 +240,29 @@ fn a_term_does_not_come_back_when_an_edit_is_undone() {
 }
 
 #[test]
+fn a_term_does_not_come_back_when_a_read_shows_an_old_version_and_the_next_the_newest() {
+    let mut bench = Bench::new();
+    bench.sees(&released());
+    let taking = bench.until_write();
+    let Kind::Acquire { token } = taking.kind else { panic!("{taking:?}") };
+    let taken =
+        Record { version: 101, spec: taking.spec.clone(), token: Token::Value(token), released: None, ..released() };
+    // The watch is quicker than the answer, which is still awaited.
+    bench.sees(&taken);
+    assert!(bench.election.status().leading.is_some());
+    bench.at = bench.at + SECOND;
+    let read = |bench: &mut Bench, record: &Record| {
+        let via = Via::Read { sent_at: bench.at };
+        bench.at = bench.at + SECOND / 10;
+        bench.handle(Input::Observed { record: Some(record.clone()), version: record.version, via })
+    };
+    read(&mut bench, &released());
+    assert!(bench.election.status().leading.is_none());
+    read(&mut bench, &taken);
+    assert!(bench.election.status().leading.is_none(), "the term had ended");
+}
+
+#[test]
 fn an_empty_record_that_is_applied_again_unseen_is_waited_for_again() {
     let mut bench = Bench::new();
     let mut bare = Record { spec: Spec::default(), token: Token::Absent, released: None, ..released() };

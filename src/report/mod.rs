@@ -23,7 +23,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tokio::sync::watch;
 
-use crate::election::{Reason, Status};
+use crate::election::{Leading, Reason, Status};
 use crate::time::Moment;
 
 /// The published status of one lease, and the promises made from it.
@@ -83,6 +83,11 @@ impl Board {
     /// The status as it is, which promises nothing: for logs and metrics.
     pub fn status(&self) -> Status {
         self.lock().status.clone()
+    }
+
+    /// The term that the status speaks of, if it leads: it may have run out.
+    pub fn leading(&self) -> Option<Leading> {
+        self.lock().status.leading
     }
 
     /// The answer to a question asked at `now`, and the promise in it. S1: whatever is promised, over HTTP or in a

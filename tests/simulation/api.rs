@@ -34,7 +34,11 @@ pub struct Object {
 impl Object {
     /// This pod created it, and nobody has taken it since; what people edited they took back.
     pub fn is_created_by(&self, pod: usize) -> bool {
-        let created = matches!(self.created.0, By::Pod { pod: by, kind: Kind::Create } if by == pod);
+        matches!(self.created.0, By::Pod { pod: by, .. } if by == pod) && self.is_created_by_a_pod()
+    }
+
+    pub fn is_created_by_a_pod(&self) -> bool {
+        let created = matches!(self.created.0, By::Pod { kind: Kind::Create, .. });
         created && self.record.spec == self.created_spec
     }
 
@@ -76,7 +80,11 @@ impl Api {
     pub fn put(&mut self, at: Time, pod: usize, write: &Write) -> Result<Record, Conflict> {
         let by = By::Pod { pod, kind: write.kind };
         let Some(base) = &write.base else {
-            return if self.object.is_some() { Err(Conflict) } else { Ok(self.create(at, by, write.spec.clone())) };
+            if self.object.is_some() {
+                return Err(Conflict);
+            }
+            let token = if let Kind::Acquire { token } = write.kind { Token::Value(token) } else { Token::Absent };
+            return Ok(self.create(at, by, write.spec.clone(), token));
         };
         let Some(object) = &self.object else { return Err(Conflict) };
         if object.record.uid != base.uid || object.record.version != base.version {
@@ -101,10 +109,26 @@ impl Api {
         Ok(self.store(at, by, record))
     }
 
+    /// For a broken rule: what a server makes of a write that names a version and no uid.
+    pub fn fill_in_uid(&mut self, write: &mut Write) {
+        match (&self.object, &mut write.base) {
+            (Some(object), Some(base)) => base.uid = object.record.uid.clone(),
+            (None, base) => *base = None,
+            _ => {}
+        }
+    }
+
+    /// Where A2 is broken: the newest write is gone, and only its writer heard of it.
+    pub fn lose_newest(&mut self, before: Option<Object>) -> bool {
+        let lost = self.history.pop().is_some() && self.times.pop().is_some();
+        self.object = before;
+        lost
+    }
+
     /// A client-go candidate's write: compare-and-swap by version, metadata kept.
     pub fn put_foreign(&mut self, at: Time, version: Option<u64>, spec: Spec) -> Result<Record, Conflict> {
         match (&self.object, version) {
-            (None, None) => Ok(self.create(at, By::Foreign, spec)),
+            (None, None) => Ok(self.create(at, By::Foreign, spec, Token::Absent)),
             (Some(object), Some(version)) if object.record.version == version => {
                 let record = Record { spec, ..object.record.clone() };
                 Ok(self.store(at, By::Foreign, record))
@@ -113,13 +137,13 @@ impl Api {
         }
     }
 
-    pub fn create(&mut self, at: Time, by: By, spec: Spec) -> Record {
+    pub fn create(&mut self, at: Time, by: By, spec: Spec, token: Token) -> Record {
         self.uids += 1;
         let record = Record {
             uid: format!("uid-{}", self.uids),
             version: 0,
             spec,
-            token: Token::Absent,
+            token,
             released: None,
             step_down: None,
             pod_owned: false,

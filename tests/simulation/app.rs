@@ -74,6 +74,8 @@ pub struct Exec {
     pub foreign: u32,
     /// The app's lock is held, from its first look on.
     pub holds_alive: bool,
+    /// When it looks by itself.
+    pub due: Option<Moment>,
     pub state: ExecState,
 }
 
@@ -94,7 +96,7 @@ pub struct Run {
 
 impl Exec {
     pub fn new(grace: Duration) -> Exec {
-        Exec { alive: false, run: 0, grace, foreign: 0, holds_alive: false, state: ExecState::Waits }
+        Exec { alive: false, run: 0, grace, foreign: 0, holds_alive: false, due: None, state: ExecState::Waits }
     }
 
     pub fn holds_lock(&self) -> bool {

@@ -18,23 +18,35 @@ use crate::rng::Rng;
 use crate::trace::Time;
 
 /// A machine's boot clock, and its wall clock, which jumps.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Clock {
     offset: u64,
-    /// Within rho of true time.
+    /// Faster than true time by so much: within rho, where A1 holds.
     parts_per_million: i64,
     /// Microseconds since 1970 at the start of the schedule.
     pub wall: i64,
+    /// Where A4 is broken: it stood in these spans of true time, in their order.
+    stood: Vec<(Time, Time)>,
 }
 
 impl Clock {
-    pub fn new(rng: &mut Rng) -> Self {
+    pub fn new(rng: &mut Rng, most_parts_per_million: u64) -> Self {
         let day = 86_400_000_000_000;
         Clock {
             offset: rng.between(day / 24, 30 * day),
-            parts_per_million: rng.between(0, 2000) as i64 - 1000,
+            parts_per_million: rng.between(0, 2 * most_parts_per_million) as i64 - most_parts_per_million as i64,
             wall: some_wall(rng),
+            stood: Vec::new(),
         }
+    }
+
+    /// It stands in this span, unless it does already.
+    pub fn stand(&mut self, from: Time, until: Time) -> bool {
+        let stands = from < until && self.stood.last().is_none_or(|(_, last)| *last <= from);
+        if stands {
+            self.stood.push((from, until));
+        }
+        stands
     }
 
     pub fn boot(&self, at: Time) -> Moment {
@@ -46,6 +58,11 @@ impl Clock {
         let wanted = u128::from(moment.as_nanos().saturating_sub(self.offset));
         let rate = (1_000_000 + self.parts_per_million) as u128;
         let mut at = Time(u64::try_from(wanted * 1_000_000 / rate).unwrap_or(u64::MAX / 4).min(u64::MAX / 4));
+        for (from, until) in self.stood.iter().filter(|_| wanted > 0) {
+            if at > *from {
+                at = at.plus(until.since(*from));
+            }
+        }
         while at.0 > 0 && self.run(Time(at.0 - 1)) >= wanted as u64 {
             at.0 -= 1;
         }
@@ -61,6 +78,8 @@ impl Clock {
     }
 
     fn run(&self, at: Time) -> u64 {
+        let stood: Duration = self.stood.iter().map(|(from, until)| at.min(*until).since(*from)).sum();
+        let at = Time(at.0 - stood.as_nanos() as u64);
         (u128::from(at.0) * (1_000_000 + self.parts_per_million) as u128 / 1_000_000) as u64
     }
 }
@@ -80,14 +99,14 @@ pub fn some_wall(rng: &mut Rng) -> i64 {
 #[derive(Debug)]
 pub enum Step {
     /// An output of the call at `now`, on the process's own clock.
-    Do { output: Output, now: Moment },
+    Do { output: Box<Output>, now: Moment },
     /// Write what the board says to the file.
     WriteFile,
     /// After the file of a status: who enforces the end of the term that it ended is looked for, and a not-leader is
     /// answered by [`Input::Withdrawn`] of this version.
     Settle { version: u64, leads: bool, ended: Option<Moment> },
     /// The next input of the same round.
-    Take(Input),
+    Take(Box<Input>),
     /// Let the app's lock go, after all that is above.
     Unlock,
     /// The clock was read; the answer is computed now.
@@ -97,7 +116,7 @@ pub enum Step {
 /// What waits to be taken in.
 #[derive(Debug)]
 pub enum Work {
-    Take(Input),
+    Take(Box<Input>),
     Answer {
         worker: u32,
     },
@@ -106,6 +125,8 @@ pub enum Work {
         worker: u32,
     },
     RefreshFile,
+    /// For a broken rule: the file comes last.
+    WriteFile,
     /// The lock's thread found a holder, or holds it alone.
     Lock {
         held: bool,
@@ -161,6 +182,8 @@ pub struct Process {
     /// By worker.
     pub open: BTreeMap<u32, Session>,
     pub lock: LockThread,
+    /// The file and the streams are refreshed, as long as it leads.
+    pub refreshes: bool,
     /// The app's lock is kept until then.
     pub hold_until: Option<Moment>,
     /// When somebody asked last, where that is evidence.
@@ -254,6 +277,8 @@ pub struct Pod {
     /// Nothing of it reaches the API server, or nothing of that it, before then.
     pub up_blocked: Time,
     pub down_blocked: Time,
+    /// The API server that serves its watch lags behind by so much, before then.
+    pub lags: (Duration, Time),
     /// Its probe fails before then.
     pub unwell_until: Time,
     /// No file can be written before then.
@@ -263,12 +288,12 @@ pub struct Pod {
 }
 
 impl Pod {
-    pub fn new(index: usize, config: Config, plan: AppPlan, rng: &mut Rng) -> Self {
+    pub fn new(index: usize, config: Config, plan: AppPlan, clock: Clock) -> Self {
         let app = App::started(&plan, 0);
         let exec = plan.exec.map(Exec::new);
         Pod {
             index,
-            clock: Clock::new(rng),
+            clock,
             config,
             plan,
             process: None,
@@ -279,6 +304,7 @@ impl Pod {
             lives: 0,
             up_blocked: Time::START,
             down_blocked: Time::START,
+            lags: (Duration::ZERO, Time::START),
             unwell_until: Time::START,
             disk_full: Time::START,
             dead: false,
@@ -291,13 +317,17 @@ impl Pod {
         let identity = format!("pod-{}_{}", self.index, self.lives);
         let config = Config { identity: identity.clone(), ..self.config.clone() };
         let ttl = config.answer_ttl;
+        let told_for = if broken == Some(BrokenRule::PromiseWithoutTtl) { config.renew_deadline } else { ttl };
         let now = self.clock.boot(at);
+        let succeeds = succeeds || broken == Some(BrokenRule::OtherPodsState);
         let former = succeeds && !self.state.identities.is_empty();
         let remembers = |rule| former && broken != Some(rule);
         let enforced_until = remembers(BrokenRule::FormerEnforcerForgotten).then(|| now + config.hold_time());
-        let mut election = Election::new(config, self.state.seen.clone(), seed);
+        let seen = self.state.seen.clone().filter(|_| broken != Some(BrokenRule::SeenForgotten));
+        let mut election = Election::new(config, seen, seed);
         if former {
-            election = election.succeed(self.state.identities.clone(), now + ttl);
+            let promised_until = if remembers(BrokenRule::FormerPromiseForgotten) { now + ttl } else { Moment::BOOT };
+            election = election.succeed(self.state.identities.clone(), promised_until);
         }
         if !succeeds {
             self.state.identities.clear();
@@ -314,7 +344,7 @@ impl Pod {
             life: self.lives,
             identity,
             election,
-            board: Board::new("lease".into(), "ns".into(), format!("pod-{}", self.index), "boot".into(), ttl),
+            board: Board::new("lease".into(), "ns".into(), format!("pod-{}", self.index), "boot".into(), told_for),
             steps: VecDeque::new(),
             inbox: VecDeque::new(),
             paused_until: Time::START,
@@ -327,6 +357,7 @@ impl Pod {
             sessions: Arc::new(sessions),
             open: BTreeMap::new(),
             lock: LockThread::Watches,
+            refreshes: false,
             hold_until: None,
             asked: Moment::BOOT,
             asks: false,

@@ -4,7 +4,7 @@
 //! A promise is in force from the answer (or the writing of the file) that made it until its end on the clock of the
 //! pod that it was made in, or until the app that holds it has ended or said that it stopped.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::time::Duration;
 
 use leasehold::election::{LARGEST_TOKEN, Record};
@@ -52,6 +52,8 @@ struct Promise {
 #[derive(Default)]
 pub struct Checks {
     excused: Vec<&'static str>,
+    /// Those that did fail.
+    pub excused_failures: BTreeSet<&'static str>,
     pub violation: Option<Violation>,
     /// What each pod's living app holds.
     promises: Vec<Vec<Promise>>,
@@ -63,8 +65,8 @@ pub struct Checks {
     highest_token: u64,
     /// The newest write of a client-go candidate in its term, and its duration.
     foreign_write: Option<(Time, Duration)>,
-    /// A pod that trusts an empty holder took the Lease with this token: what earlier terms promised is its own risk.
-    trusted: u64,
+    /// A pod that trusts an empty holder took the Lease with such a token: what earlier terms promised is its own risk.
+    trusted: BTreeSet<u64>,
     pub rights: BTreeMap<Right, u64>,
     pub terms: u64,
     pub promises_made: u64,
@@ -80,7 +82,9 @@ impl Checks {
     }
 
     pub fn fail(&mut self, invariant: &'static str, at: Time, what: impl FnOnce() -> String) {
-        if self.violation.is_none() && !self.excused.contains(&invariant) {
+        if self.excused.contains(&invariant) {
+            self.excused_failures.insert(invariant);
+        } else if self.violation.is_none() {
             self.violation = Some(Violation { invariant, what: format!("at {at}: {}", what()) });
         }
     }
@@ -119,8 +123,16 @@ impl Checks {
         }
     }
 
+    /// The pod's clock stood for so long: what was told is acted on for longer.
+    pub fn last_longer(&mut self, at: Time, pod: usize, by: Duration) {
+        for promise in self.promises[pod].iter_mut().filter(|promise| promise.end > at) {
+            promise.end = promise.end.plus(by);
+        }
+    }
+
     fn in_force_elsewhere(&self, at: Time, pod: usize, token: u64) -> Option<(usize, Promise)> {
-        let trusted = |other: u64| other.min(token) < self.trusted && self.trusted <= other.max(token);
+        let trusted =
+            |other: u64| self.trusted.range(other.min(token)..=other.max(token)).any(|by| *by > other.min(token));
         self.promises.iter().enumerate().filter(|(other, _)| *other != pod).find_map(|(other, made)| {
             let counts = |promise: &&Promise| promise.end > at && !trusted(promise.token);
             made.iter().find(counts).map(|promise| (other, *promise))
@@ -209,9 +221,14 @@ impl Checks {
         *newest = (*newest).max(handed_out);
     }
 
+    /// S3: an acquiring write made a Lease where none was.
+    pub fn took_nothing(&mut self, at: Time, pod: usize) {
+        self.fail("S3", at, || format!("pod {pod} took a Lease that was not there, and so waited for nobody"));
+    }
+
     /// S3, S4, S9: an acquiring write was committed on `base`. It was sent at `sent`.
     pub fn acquired(&mut self, taking: Taking) {
-        let Taking { at, sent, pod, base, now, own_duration, created_wait, former, trusting } = taking;
+        let Taking { at, sent, pod, base, now, own_duration, created_wait, former, trusting, on_one_machine } = taking;
         let identity = now.spec.holder.clone().unwrap_or_default();
         let token = now.token.value().unwrap_or(0);
         let waited = sent.since(base.spec_since);
@@ -222,7 +239,9 @@ impl Checks {
             Some(Right::OwnFormer)
         } else if base.is_released() {
             Some(Right::Released)
-        } else if base.is_created_by(pod) && sent.since(base.created.1) >= shortened(created_wait) {
+        } else if (base.is_created_by(pod) || on_one_machine && base.is_created_by_a_pod())
+            && sent.since(base.created.1) >= shortened(created_wait)
+        {
             Some(Right::Created)
         } else if held && waited >= shortened(own_duration.max(claimed)) {
             Some(Right::Expired)
@@ -232,7 +251,7 @@ impl Checks {
             None
         };
         if right == Some(Right::Waited) && waited < shortened(own_duration) {
-            self.trusted = token;
+            self.trusted.insert(token);
             self.foreign_write = None;
         }
         match right {
@@ -288,6 +307,8 @@ pub struct Taking<'a> {
     /// The record was this pod's own, by an earlier sidecar under this state directory.
     pub former: bool,
     pub trusting: bool,
+    /// A state directory may have come from the pod that created the Lease, on the same clock.
+    pub on_one_machine: bool,
 }
 
 /// A duration on a clock that runs fast by rho ends that much sooner in true time.

@@ -1,8 +1,7 @@
 //! What goes wrong in a schedule: a plan that one seed makes, and the classes that plans come from.
 //!
-//! A class says which assumptions of the design (A1 to A5) its faults keep, and so which invariants hold in it. Only
-//! two break one: `PutBack` (A3: an older record is put back) and `RolledBack` (A5). What may fail then is named in
-//! [`Class::excuses`], and nothing else may.
+//! A class says which assumptions of the design (A1 to A5) its faults keep, and so which invariants hold in it. Some
+//! break one on purpose ([`Class::breaks`]). What may fail then is named in [`Class::excuses`], and nothing else may.
 
 use std::time::Duration;
 
@@ -31,16 +30,31 @@ pub enum Class {
     Durations,
     /// A client-go candidate campaigns as well.
     Foreign,
+    /// The holder is gone, and all others restart more often than a lease duration (L1).
+    Restarts,
+    /// People edit or delete the Lease, one at a time, which costs nothing but time (L4).
+    Touched,
     /// All of the above but the foreign candidate and the mixed durations.
     Everything,
-    /// An older record is put back (breaks A3).
+    /// An older record is put back, one that names a holder, when every sidecar has seen the newest. Breaks A3, and
+    /// harms nobody.
+    HeldPutBack,
+    /// Any older record is put back (breaks A3).
     PutBack,
     /// etcd is restored under running holders (breaks A5).
     RolledBack,
+    /// Clocks differ by up to a fifth (breaks A1).
+    ClockRates,
+    /// Reads show old versions (breaks A2).
+    StaleReads,
+    /// Writes are acknowledged and lost (breaks A2).
+    LostWrites,
+    /// A machine sleeps, and its boot clock with it (breaks A4).
+    ClockStood,
 }
 
 impl Class {
-    pub const ALL: [Class; 12] = [
+    pub const ALL: [Class; 19] = [
         Class::Calm,
         Class::Killed,
         Class::Outages,
@@ -50,10 +64,38 @@ impl Class {
         Class::Hands,
         Class::Durations,
         Class::Foreign,
+        Class::Restarts,
+        Class::Touched,
         Class::Everything,
+        Class::HeldPutBack,
         Class::PutBack,
         Class::RolledBack,
+        Class::ClockRates,
+        Class::StaleReads,
+        Class::LostWrites,
+        Class::ClockStood,
     ];
+
+    /// Those that mix most come most.
+    fn weight(self) -> u64 {
+        match self {
+            Class::Process | Class::Hands | Class::Everything => 3,
+            Class::Network | Class::Foreign => 2,
+            _ => 1,
+        }
+    }
+
+    /// The assumption of the design that does not hold.
+    pub fn breaks(self) -> Option<&'static str> {
+        match self {
+            Class::HeldPutBack | Class::PutBack => Some("A3"),
+            Class::RolledBack => Some("A5"),
+            Class::ClockRates => Some("A1"),
+            Class::StaleReads | Class::LostWrites => Some("A2"),
+            Class::ClockStood => Some("A4"),
+            _ => None,
+        }
+    }
 
     /// The invariants that may fail because this class breaks an assumption.
     pub fn excuses(self) -> &'static [&'static str] {
@@ -62,6 +104,9 @@ impl Class {
             Class::PutBack => &["S1", "S3"],
             // Versions, tokens and transitions begin anew below those given out.
             Class::RolledBack => &["S1", "S2", "S3", "S4", "S9"],
+            Class::ClockRates => &["S1", "S3"],
+            Class::LostWrites => &["S1", "S2", "S3", "S4", "S9"],
+            Class::ClockStood => &["S1"],
             _ => &[],
         }
     }
@@ -92,11 +137,20 @@ pub enum Fault {
     ApiDown,
     ApiRefuses,
     WatchBroken,
+    /// 410: what it asked for is compacted.
+    WatchExpired,
     WatchSilent,
+    /// A second API server serves the watch, and lags.
+    ServerLags,
     Paused,
+    /// And its boot clock stands meanwhile.
+    Suspended,
     Crashed,
     CrashedStateLost,
+    /// That of another pod on the same machine, where all are on one.
     CrashedOtherPodsState,
+    /// Every pod is replaced, with other times.
+    RolledOut,
     /// Its container is started again, and told to end at once.
     CrashedAndTerminated,
     NodeKilled,
@@ -142,13 +196,15 @@ pub enum Fault {
     PodOwned,
     OldPutBack,
     RolledBack,
+    ReadStale,
+    WriteLost,
     CutOffAndCut,
     CutOffAndBlanked,
     CutOffAndDeleted,
 }
 
 impl Fault {
-    pub const ALL: [Fault; 63] = [
+    pub const ALL: [Fault; 69] = [
         Fault::RequestLost,
         Fault::RequestLate,
         Fault::AnswerLost,
@@ -168,8 +224,12 @@ impl Fault {
         Fault::ApiDown,
         Fault::ApiRefuses,
         Fault::WatchBroken,
+        Fault::WatchExpired,
         Fault::WatchSilent,
+        Fault::ServerLags,
         Fault::Paused,
+        Fault::Suspended,
+        Fault::RolledOut,
         Fault::Crashed,
         Fault::CrashedStateLost,
         Fault::CrashedOtherPodsState,
@@ -209,19 +269,23 @@ impl Fault {
         Fault::PodOwned,
         Fault::OldPutBack,
         Fault::RolledBack,
+        Fault::ReadStale,
+        Fault::WriteLost,
         Fault::CutOffAndCut,
         Fault::CutOffAndBlanked,
         Fault::CutOffAndDeleted,
     ];
 
-    const NETWORK: [Fault; 7] = [
+    const NETWORK: [Fault; 9] = [
         Fault::CutOff,
         Fault::CutOffOneWay,
         Fault::CutOffOneWay,
         Fault::ApiDown,
         Fault::ApiRefuses,
         Fault::WatchBroken,
+        Fault::WatchExpired,
         Fault::WatchSilent,
+        Fault::ServerLags,
     ];
     const PROCESS: [Fault; 18] = [
         Fault::Paused,
@@ -262,6 +326,19 @@ impl Fault {
         Fault::CutOffAndBlanked,
         Fault::StepDownAsked,
     ];
+    /// What people do in a moment, and cannot undo.
+    const TOUCHES: [Fault; 10] = [
+        Fault::LabelStorm,
+        Fault::HolderEdited,
+        Fault::HolderEditedToCandidate,
+        Fault::DurationEdited,
+        Fault::TimesEdited,
+        Fault::TransitionsEdited,
+        Fault::Blanked,
+        Fault::Wiped,
+        Fault::Deleted,
+        Fault::Recreated,
+    ];
     const HAND_OVER: [Fault; 14] = [
         Fault::SteppedDown,
         Fault::SteppedDownTo,
@@ -291,7 +368,7 @@ pub struct Strike {
 }
 
 /// How often a single request or step goes wrong, in ten thousand.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Odds {
     pub request: u32,
     pub answer: u32,
@@ -301,6 +378,24 @@ pub struct Odds {
     pub file_slow: u32,
     pub file_fails: u32,
     pub exec_late: u32,
+    pub read_stale: u32,
+    pub write_lost: u32,
+}
+
+impl Odds {
+    /// What sets each to nothing.
+    pub const CLEAR: [fn(&mut Odds); 10] = [
+        |odds| odds.request = 0,
+        |odds| odds.answer = 0,
+        |odds| odds.refused = 0,
+        |odds| odds.watch = 0,
+        |odds| odds.pause = 0,
+        |odds| odds.file_slow = 0,
+        |odds| odds.file_fails = 0,
+        |odds| odds.exec_late = 0,
+        |odds| odds.read_stale = 0,
+        |odds| odds.write_lost = 0,
+    ];
 }
 
 /// What tells the sidecar that its app lives (design, section 5).
@@ -334,6 +429,11 @@ pub enum WorkerPlan {
 }
 
 impl AppPlan {
+    /// An app that only asks.
+    pub fn simple() -> AppPlan {
+        AppPlan { evidence: vec![], workers: vec![WorkerPlan::Asks], exec: None }
+    }
+
     pub fn has(&self, evidence: Evidence) -> bool {
         self.evidence.contains(&evidence)
     }
@@ -382,6 +482,10 @@ pub struct Plan {
     pub faults_until: Time,
     /// The Lease exists when the schedule begins, as this says.
     pub begins: Beginning,
+    /// All pods are on it: they share a boot clock.
+    pub one_machine: bool,
+    /// The times of the pods that replace the first ones.
+    pub rollout: Option<Config>,
     /// No candidate loses its state directory (but at a kill of its node, it never returns before the end).
     pub nobody_forgets: bool,
 }
@@ -397,34 +501,29 @@ pub enum Beginning {
 
 impl Plan {
     pub fn new(seed: u64, rng: &mut Rng) -> Plan {
-        // Classes take turns, so that few seeds reach all; those that mix most come most.
-        let class = match seed % 20 {
-            0 => Class::Calm,
-            1 => Class::Killed,
-            2 => Class::HandOver,
-            3 => Class::Outages,
-            4..=5 => Class::Network,
-            6..=8 => Class::Process,
-            9..=11 => Class::Hands,
-            12 => Class::Durations,
-            13 | 14 => Class::Foreign,
-            15..=17 => Class::Everything,
-            18 => Class::PutBack,
-            _ => Class::RolledBack,
-        };
+        // Classes take turns, so that few seeds reach all.
+        let mut place = seed % Class::ALL.iter().map(|class| class.weight()).sum::<u64>();
+        let class = Class::ALL.into_iter().find(|class| {
+            let found = place < class.weight();
+            place = place.saturating_sub(class.weight());
+            found
+        });
+        let class = class.unwrap_or(Class::Everything);
         Plan::of_class(class, rng)
     }
 
     pub fn of_class(class: Class, rng: &mut Rng) -> Plan {
         let candidates = rng.between(2, 5) as usize;
         let times = Config { trust_unheld: rng.percent(15), ..some_times(rng) };
+        let rollout = (class == Class::Durations && rng.percent(50)).then(|| some_times(rng));
         let configs: Vec<Config> = (0..candidates)
             .map(|_| {
-                let times = if class == Class::Durations { some_times(rng) } else { times.clone() };
+                let mixed = class == Class::Durations && rollout.is_none();
+                let times = if mixed { some_times(rng) } else { times.clone() };
                 Config { replicas: rng.percent(50).then_some(candidates as u32), ..times }
             })
             .collect();
-        let longest = configs.iter().map(|config| config.lease_duration).max().unwrap_or_default();
+        let longest = configs.iter().chain(&rollout).map(|config| config.lease_duration).max().unwrap_or_default();
         let apps = configs.iter().map(|config| AppPlan::some(rng, config)).collect();
         let span = longest * rng.between(4, 8) as u32;
         let mut plan = Plan {
@@ -436,6 +535,8 @@ impl Plan {
             strikes: Vec::new(),
             faults_until: Time::START.plus(span),
             begins: rng.pick(&[Beginning::Absent, Beginning::Absent, Beginning::Orphaned, Beginning::Bare]),
+            one_machine: rng.percent(20),
+            rollout,
             nobody_forgets: true,
         };
         plan.fill(rng, longest);
@@ -476,11 +577,15 @@ impl Plan {
             Class::Durations => {
                 draw(&[Fault::CutOffAndCut, Fault::CutOffAndBlanked], 1, 2, rng);
                 draw(&[Fault::SteppedDown, Fault::Paused, Fault::CutOff], 0, 2, rng);
+                if self.rollout.is_some() {
+                    draw(&[Fault::RolledOut], 1, 1, rng);
+                }
             }
             Class::Foreign => {
                 if rng.percent(70) {
                     self.odds = some_odds(rng);
                 }
+                draw(&[Fault::Blanked, Fault::TimesEdited], 0, 1, rng);
                 draw(&Fault::NETWORK, 0, 3, rng);
                 draw(&Fault::PROCESS, 0, 3, rng);
                 draw(&Fault::HAND_OVER, 0, 3, rng);
@@ -493,7 +598,31 @@ impl Plan {
                 draw(&Fault::HAND_OVER, 0, 2, rng);
                 draw(&[Fault::CutOffAndDeleted], 0, 1, rng);
             }
-            Class::PutBack => {
+            Class::Restarts => {}
+            Class::Touched => draw(&Fault::TOUCHES, 1, 4, rng),
+            Class::ClockRates => {
+                draw(&Fault::NETWORK, 0, 3, rng);
+                draw(&Fault::PROCESS, 0, 3, rng);
+                draw(&Fault::HAND_OVER, 0, 2, rng);
+            }
+            Class::StaleReads | Class::LostWrites => {
+                self.odds = some_odds(rng);
+                if self.class == Class::StaleReads {
+                    self.odds.read_stale = rng.between(100, 5000) as u32;
+                } else {
+                    self.odds.write_lost = rng.between(100, 3000) as u32;
+                }
+                draw(&Fault::NETWORK, 0, 3, rng);
+                draw(&Fault::PROCESS, 0, 3, rng);
+                draw(&Fault::HAND_OVER, 0, 2, rng);
+            }
+            Class::ClockStood => {
+                draw(&[Fault::Suspended], 1, 3, rng);
+                draw(&Fault::NETWORK, 0, 2, rng);
+                draw(&Fault::PROCESS, 0, 2, rng);
+                draw(&Fault::HAND_OVER, 0, 2, rng);
+            }
+            Class::HeldPutBack | Class::PutBack => {
                 draw(&[Fault::OldPutBack], 1, 3, rng);
                 draw(&Fault::PROCESS, 0, 3, rng);
                 draw(&Fault::HAND_OVER, 1, 3, rng);
@@ -524,6 +653,7 @@ impl Plan {
                 fault,
                 Fault::CrashedStateLost
                     | Fault::CrashedOtherPodsState
+                    | Fault::RolledOut
                     | Fault::CrashedAndTerminated
                     | Fault::NodeKilled
                     | Fault::Terminated
@@ -540,9 +670,12 @@ impl Plan {
                 lasts: longest * 100,
             });
         }
+        if self.class == Class::Restarts {
+            self.restart_all(rng, longest);
+        }
         let n = faults.len() as u64;
         let span = self.faults_until.0;
-        let quiet = matches!(self.class, Class::Killed | Class::HandOver | Class::Outages);
+        let quiet = matches!(self.class, Class::Killed | Class::HandOver | Class::Outages | Class::Touched);
         for (i, fault) in (0u64..).zip(faults) {
             let (from, to) = if quiet {
                 // One at a time, each with the time to be got over.
@@ -570,6 +703,27 @@ impl Plan {
 }
 
 impl Plan {
+    /// The holder is killed for good, and every other sidecar goes on restarting until the end.
+    fn restart_all(&mut self, rng: &mut Rng, longest: Duration) {
+        // A new sidecar tells an exclusive session nothing for an answer TTL, which may be longer than it lives.
+        for worker in self.apps.iter_mut().flat_map(|app| &mut app.workers) {
+            if *worker == WorkerPlan::Exclusive {
+                *worker = WorkerPlan::Session;
+            }
+        }
+        let killed = Time::START.plus(longest * 3);
+        self.faults_until = killed.plus(longest * 3);
+        let strike = |at, fault, at_holder, whom| Strike { at, fault, at_holder, whom, lasts: longest * 100 };
+        self.strikes.push(strike(killed, Fault::NodeKilled, true, 0));
+        for whom in 0..self.configs.len() {
+            let mut at = killed.plus(rng.duration(Duration::ZERO, longest / 2));
+            while at < self.faults_until {
+                self.strikes.push(strike(at, Fault::Crashed, false, whom));
+                at = at.plus(rng.duration(longest / 2, longest * 9 / 10));
+            }
+        }
+    }
+
     /// L3: shorter than renew deadline - renew interval - attempt time-out - retry period - 2 round trips.
     fn harmless_outage(&self) -> Duration {
         let config = &self.configs[0];
@@ -613,5 +767,6 @@ fn some_odds(rng: &mut Rng) -> Odds {
         file_slow: rng.between(0, 2000) as u32,
         file_fails: rng.between(0, 1000) as u32,
         exec_late: 1000,
+        ..Odds::default()
     }
 }

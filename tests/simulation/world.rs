@@ -1,24 +1,24 @@
 //! The world of one schedule: true time, a queue of events, the network between pods and the API server, and what
 //! strikes them. Everything is decided by the seed, so that a schedule runs the same again.
 
-use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 
 use leasehold::election::{
-    BrokenRule, Input, Kind, Outcome, Output, Reason, Record, Shutdown, Spec, Status, StepDown, Token, Via, Write,
-    pod_of,
+    BrokenRule, Config, Input, Kind, Outcome, Output, Reason, Record, Shutdown, Spec, Status, StepDown, Token, Via,
+    Write, pod_of,
 };
 use leasehold::time::{Moment, Now};
 
 use crate::api::{Api, By, Object, some_time};
 use crate::app::{App, Exec, ExecState, Run, Worker};
 use crate::candidate::{
-    Ending, File, LockThread, Pod, Process, Step, Waiting, Work, Yes, gone, outcome_word, some_wall,
+    Clock, Ending, File, LockThread, Pod, Process, Step, Waiting, Work, Yes, gone, outcome_word, some_wall,
 };
 use crate::checks::{Checks, Holder, Right, Taking, Violation};
 use crate::faults::{Beginning, Class, Evidence, Fault, Odds, Plan, Strike, WorkerPlan};
 use crate::foreign::{Ask, Foreign, Next, Told};
+use crate::queue::Queue;
 use crate::rng::Rng;
 use crate::trace::{Time, Trace};
 
@@ -43,13 +43,13 @@ enum Event {
         pod: usize,
         life: u32,
         id: u64,
-        request: Request,
+        request: Box<Request>,
     },
     Answered {
         pod: usize,
         life: u32,
         id: u64,
-        answer: Answer,
+        answer: Box<Answer>,
     },
     TimedOut {
         pod: usize,
@@ -60,7 +60,7 @@ enum Event {
         pod: usize,
         life: u32,
         watch: u32,
-        record: Option<Record>,
+        record: Option<Box<Record>>,
         version: u64,
     },
     Bookmark {
@@ -159,16 +159,16 @@ enum Event {
     ForeignTick,
     ForeignArrives {
         id: u64,
-        ask: Ask,
+        ask: Box<Ask>,
     },
     ForeignAnswered {
         id: u64,
-        ask: Ask,
-        told: Told,
+        ask: Box<Ask>,
+        told: Box<Told>,
     },
     ForeignTimedOut {
         id: u64,
-        ask: Ask,
+        ask: Box<Ask>,
     },
     OthersWrite,
     Looks,
@@ -214,38 +214,14 @@ enum Answer {
     Failed,
 }
 
-struct Queued {
-    at: Time,
-    order: u64,
-    event: Event,
-}
-
-impl PartialEq for Queued {
-    fn eq(&self, other: &Self) -> bool {
-        (self.at, self.order) == (other.at, other.order)
-    }
-}
-impl Eq for Queued {}
-impl PartialOrd for Queued {
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-impl Ord for Queued {
-    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        (self.at, self.order).cmp(&(other.at, other.order))
-    }
-}
-
 /// What a schedule gave.
-#[derive(Default)]
 pub struct Report {
     pub violation: Option<Violation>,
     pub trace: String,
     pub faults: BTreeMap<Fault, u64>,
     pub rights: BTreeMap<Right, u64>,
     pub reasons: HashMap<Reason, u64>,
-    pub classes: BTreeMap<Class, u64>,
+    pub class: Class,
     pub landed_late: u64,
     pub terms: u64,
     pub promises: u64,
@@ -253,10 +229,38 @@ pub struct Report {
     pub virtual_seconds: u64,
     /// With faults over: how long until somebody led.
     pub longest_wait: Duration,
+    /// How long nobody led, at most.
+    pub leaderless: Duration,
+    /// What failed, and may, for an assumption is broken.
+    pub excused: BTreeSet<&'static str>,
     /// Releases that named a living pod: taken by it, and by another.
     pub named: (u64, u64),
     /// Runs of CMD under `leasehold exec`.
     pub enforced: u64,
+}
+
+impl Report {
+    /// Of a schedule that did not end.
+    pub fn nothing(class: Class) -> Report {
+        Report {
+            violation: None,
+            trace: String::new(),
+            faults: BTreeMap::new(),
+            rights: BTreeMap::new(),
+            reasons: HashMap::new(),
+            class,
+            landed_late: 0,
+            terms: 0,
+            promises: 0,
+            inputs: 0,
+            virtual_seconds: 0,
+            longest_wait: Duration::ZERO,
+            leaderless: Duration::ZERO,
+            excused: BTreeSet::new(),
+            named: (0, 0),
+            enforced: 0,
+        }
+    }
 }
 
 /// Somebody else must lead by then, or the same pod in a new term if its app came back.
@@ -273,8 +277,7 @@ struct Expected {
 
 pub struct World {
     at: Time,
-    queue: BinaryHeap<Reverse<Queued>>,
-    order: u64,
+    queue: Queue<Event>,
     rng: Rng,
     plan: Plan,
     api: Api,
@@ -292,9 +295,15 @@ pub struct World {
     longest_duration: Duration,
     /// With faults over and this passed, somebody leads for good.
     settled: Time,
+    /// What there is from the end of faults to that.
+    room: Duration,
     ends: Time,
     settled_leader: Option<(usize, u64)>,
     led_after_faults: Option<Time>,
+    /// Somebody led last then.
+    led_at: Time,
+    leaderless: Duration,
+    rolled_out: bool,
     expected: Option<Expected>,
     broken: Option<BrokenRule>,
     /// A3: what is done by hand is heard at once.
@@ -303,10 +312,8 @@ pub struct World {
     enforced: u64,
 }
 
-/// Runs the schedule of one seed.
-pub fn run(seed: u64, plan: impl FnOnce(u64, &mut Rng) -> Plan, broken: Option<BrokenRule>, traced: bool) -> Report {
-    let mut rng = Rng::new(seed);
-    let plan = plan(seed, &mut rng);
+/// Runs one schedule: what the plan leaves open, `rng` decides.
+pub fn run(plan: Plan, rng: Rng, broken: Option<BrokenRule>, traced: bool) -> Report {
     let mut world = World::new(plan, rng, broken, traced);
     world.go();
     world.report()
@@ -314,15 +321,20 @@ pub fn run(seed: u64, plan: impl FnOnce(u64, &mut Rng) -> Plan, broken: Option<B
 
 impl World {
     fn new(plan: Plan, mut rng: Rng, broken: Option<BrokenRule>, traced: bool) -> World {
+        let most_parts_per_million = if plan.class == Class::ClockRates { 200_000 } else { 1000 };
+        let shared = plan.one_machine.then(|| Clock::new(&mut rng, most_parts_per_million));
         let pods: Vec<Pod> = (0..plan.configs.len())
-            .map(|i| Pod::new(i, plan.configs[i].clone(), plan.apps[i].clone(), &mut rng))
+            .map(|i| {
+                let clock = shared.clone().unwrap_or_else(|| Clock::new(&mut rng, most_parts_per_million));
+                Pod::new(i, plan.configs[i].clone(), plan.apps[i].clone(), clock)
+            })
             .collect();
-        let longest = plan.configs.iter().map(|config| config.lease_duration).max().unwrap_or_default();
+        let longest =
+            plan.configs.iter().chain(&plan.rollout).map(|config| config.lease_duration).max().unwrap_or_default();
         let foreign = plan.foreign.then(|| Foreign::new(plan.configs[0].lease_duration, &mut rng));
         let mut world = World {
             at: Time::START,
-            queue: BinaryHeap::new(),
-            order: 0,
+            queue: Queue::new(),
             api: Api::new(rng.between(1, 1_000_000)),
             checks: Checks::new(pods.len(), plan.class.excuses()),
             pods,
@@ -337,9 +349,13 @@ impl World {
             inputs: 0,
             longest_duration: longest,
             settled: plan.faults_until,
+            room: Duration::ZERO,
             ends: plan.faults_until,
             settled_leader: None,
             led_after_faults: None,
+            led_at: Time::START,
+            leaderless: Duration::ZERO,
+            rolled_out: false,
             expected: None,
             broken,
             unstoppable: false,
@@ -367,10 +383,10 @@ impl World {
                     transitions: 7,
                     ..Spec::default()
                 };
-                self.api.create(at, By::Hand, spec);
+                self.api.create(at, By::Hand, spec, Token::Absent);
             }
             Beginning::Bare => {
-                self.api.create(at, By::Hand, Spec::default());
+                self.api.create(at, By::Hand, Spec::default(), Token::Absent);
             }
         }
         for pod in 0..self.pods.len() {
@@ -398,21 +414,26 @@ impl World {
     /// L4, with what a silent watch, an absent Lease and a failed attempt add.
     fn set_end(&mut self) {
         let largest = |of: fn(&leasehold::election::Config) -> Duration| {
-            self.plan.configs.iter().map(of).max().unwrap_or_default()
+            self.plan.configs.iter().chain(&self.plan.rollout).map(of).max().unwrap_or_default()
         };
         let silence = (largest(|c| c.renew_interval) * 2).max(self.longest_duration / 2);
         let slack = silence + largest(|c| c.answer_ttl) + largest(|c| c.retry_period) * 2 + Duration::from_secs(4);
+        let mut room = self.longest_duration + self.longest_duration / 500 + slack;
+        if self.plan.class == Class::ClockRates {
+            room = room * 5 / 4;
+        }
+        self.room = room;
         self.settled = match self.plan.class {
-            Class::Outages => self.plan.strikes[0].at,
-            _ => self.plan.faults_until.plus(self.longest_duration + self.longest_duration / 500 + slack),
+            Class::Outages => self.plan.strikes.first().map_or(self.plan.faults_until, |strike| strike.at),
+            _ => self.plan.faults_until.plus(room),
         };
         self.ends = self.settled.max(self.plan.faults_until).plus(self.longest_duration * 3 / 2);
     }
 
     fn go(&mut self) {
         let mut events = 0;
-        while let Some(Reverse(queued)) = self.queue.pop() {
-            if queued.at > self.ends || self.checks.violation.is_some() {
+        while let Some((at, event)) = self.queue.pop() {
+            if at > self.ends || self.checks.violation.is_some() {
                 break;
             }
             events += 1;
@@ -420,8 +441,8 @@ impl World {
                 self.checks.fail("endless", self.at, || format!("{MOST_EVENTS} events in one schedule"));
                 break;
             }
-            self.at = queued.at;
-            self.happen(queued.event);
+            self.at = at;
+            self.happen(event);
         }
     }
 
@@ -436,12 +457,14 @@ impl World {
             faults: self.faults,
             rights: std::mem::take(&mut self.checks.rights),
             reasons: self.reasons,
-            classes: BTreeMap::from([(self.plan.class, 1)]),
+            class: self.plan.class,
             landed_late: self.landed_late,
             terms: self.checks.terms,
             promises: self.checks.promises_made,
             inputs: self.inputs,
             virtual_seconds: self.at.0 / 1_000_000_000,
+            leaderless: self.leaderless,
+            excused: std::mem::take(&mut self.checks.excused_failures),
             named: self.named,
             enforced: self.enforced,
             longest_wait: self.led_after_faults.map_or(Duration::ZERO, |led| led.since(self.plan.faults_until)),
@@ -451,8 +474,7 @@ impl World {
     // ---- The queue ----
 
     fn queue_at(&mut self, at: Time, event: Event) {
-        self.order += 1;
-        self.queue.push(Reverse(Queued { at, order: self.order, event }));
+        self.queue.push(at, event);
     }
 
     fn after(&mut self, duration: Duration, event: Event) {
@@ -485,15 +507,16 @@ impl World {
             }
             Event::Timer { pod, life, timer } => {
                 if self.process(pod, life).is_some_and(|process| process.timer == timer) {
-                    self.deliver(pod, Work::Take(Input::Tick));
+                    self.deliver(pod, Work::Take(Box::new(Input::Tick)));
                 }
             }
-            Event::Arrives { pod, life, id, request } => self.arrives(pod, life, id, request),
-            Event::Answered { pod, life, id, answer } => self.answered(pod, life, id, Some(answer)),
+            Event::Arrives { pod, life, id, request } => self.arrives(pod, life, id, *request),
+            Event::Answered { pod, life, id, answer } => self.answered(pod, life, id, Some(*answer)),
             Event::TimedOut { pod, life, id } => self.answered(pod, life, id, None),
             Event::Watched { pod, life, watch, record, version } => {
                 if self.process(pod, life).is_some_and(|process| process.watch == watch) {
-                    self.deliver(pod, Work::Take(Input::Observed { record, version, via: Via::Event }));
+                    let record = record.map(|record| *record);
+                    self.deliver(pod, Work::Take(Box::new(Input::Observed { record, version, via: Via::Event })));
                 }
             }
             Event::Bookmark { pod, life } => self.bookmark(pod, life),
@@ -503,14 +526,7 @@ impl World {
                 }
             }
             Event::Ask { pod } => self.app_asks(pod),
-            Event::Refresh { pod, life } => {
-                if self.process(pod, life).is_some() {
-                    self.deliver(pod, Work::RefreshFile);
-                    self.repeat_events(pod);
-                    let again = self.pods[pod].file_refresh();
-                    self.after(again, Event::Refresh { pod, life });
-                }
-            }
+            Event::Refresh { pod, life } => self.refresh(pod, life),
             Event::AppStarts { pod } => self.app_starts(pod),
             Event::AppDies { pod, run } => {
                 if self.pods[pod].app.run == run {
@@ -567,8 +583,8 @@ impl World {
             }
             Event::Cut { pod, fault } => self.cut(pod, fault),
             Event::ForeignTick => self.foreign_tick(),
-            Event::ForeignArrives { id, ask } => self.foreign_arrives(id, ask),
-            Event::ForeignAnswered { id, ask, told } => self.foreign_answered(id, &ask, told),
+            Event::ForeignArrives { id, ask } => self.foreign_arrives(id, *ask),
+            Event::ForeignAnswered { id, ask, told } => self.foreign_answered(id, &ask, *told),
             Event::ForeignTimedOut { id, ask } => self.foreign_answered(id, &ask, Told::Failed),
             Event::OthersWrite => {
                 self.api.revision += self.rng.between(0, 20);
@@ -604,10 +620,20 @@ impl World {
         if !self.faulty() && led && self.led_after_faults.is_none() {
             self.led_after_faults = Some(self.at);
         }
+        if led {
+            self.led_at = self.at;
+        }
+        let nobody_for = self.at.since(self.led_at);
+        self.leaderless = self.leaderless.max(nobody_for);
+        // Where one thing at a time happens, each is got over in the time that is given to all of them together.
+        if self.plan.class == Class::Touched && nobody_for > self.room {
+            self.checks.fail("L4", self.at, || format!("nobody leads since {} ms", nobody_for.as_millis()));
+        }
         if self.at >= self.settled {
             self.look_at_the_settled(leader, led);
         }
-        self.after(Duration::from_millis(50), Event::Looks);
+        let awaited = self.expected.is_some() || self.at >= self.settled;
+        self.after(Duration::from_millis(if awaited { 50 } else { 200 }), Event::Looks);
     }
 
     fn look_at_the_settled(&mut self, leader: Option<(usize, u64)>, led: bool) {
@@ -663,7 +689,15 @@ impl World {
         }
         if matches!(state, StartState::Lost) {
             this.state = Default::default();
+            if let Some(times) = self.plan.rollout.clone().filter(|_| self.rolled_out) {
+                this.config = Config { replicas: this.config.replicas, ..times };
+            }
         }
+        if matches!(state, StartState::OtherPods) && self.plan.one_machine {
+            let other = (pod + 1) % self.pods.len();
+            self.pods[pod].state = self.pods[other].state.clone();
+        }
+        let this = &mut self.pods[pod];
         this.start(at, matches!(state, StartState::Own), seed, broken);
         let life = this.lives;
         #[cfg(debug_assertions)]
@@ -673,13 +707,12 @@ impl World {
         #[cfg(not(debug_assertions))]
         assert!(broken.is_none(), "a release build has no rules to break");
         self.trace.note(at, || format!("pod {pod} starts sidecar {life}, state {state:?}"));
-        let (refresh, bookmark) = (this.file_refresh(), self.rng.millis(20_000, 60_000));
-        self.after(refresh, Event::Refresh { pod, life });
+        let bookmark = self.rng.millis(20_000, 60_000);
         self.after(bookmark, Event::Bookmark { pod, life });
         self.file_written(pod);
         let why = self.pods[pod].process.as_ref().and_then(|process| process.presence.gone().map(str::to_owned));
         if let Some(why) = why {
-            self.deliver(pod, Work::Take(Input::AppGone { proved: false, why }));
+            self.deliver(pod, Work::Take(Box::new(Input::AppGone { proved: false, why })));
         }
         self.watch_app(pod, life);
         self.deliver(pod, Work::Relist);
@@ -758,9 +791,10 @@ impl World {
     fn work(&mut self, pod: usize, work: Work) {
         let now = self.pods[pod].clock.now(self.at);
         match work {
-            Work::Take(input) => self.handle(pod, input),
+            Work::Take(input) => self.handle(pod, *input),
             Work::Answer { worker } => self.push_step(pod, Step::Answer { worker, asked: now.boot }),
             Work::Stream { worker } => self.stream(pod, worker),
+            Work::WriteFile => self.push_step(pod, Step::WriteFile),
             Work::RefreshFile => {
                 let leads = |process: &Process| process.board.status().leading_at(now.boot).is_some();
                 if self.pods[pod].process.as_ref().is_some_and(leads) {
@@ -845,18 +879,20 @@ impl World {
                 other => self.trace.note(at, || format!("pod {pod} -> {other:?}")),
             }
         }
-        let foreign =
-            process.election.seen().record().and_then(Record::holder).filter(|holder| *holder != process.identity);
-        if let (Some(_), Some(holder)) = (process.election.status().leading, foreign) {
-            self.checks
-                .fail("holder rule 6", at, || format!("pod {pod} leads on, having seen that {holder} holds the Lease"));
+        let holder = process.election.seen().record().and_then(Record::holder);
+        if process.election.status().leading.is_some() && holder != Some(&process.identity) {
+            self.checks.fail("holder rule 6", at, || {
+                format!("pod {pod} leads on, having seen that {holder:?} holds the Lease")
+            });
         }
-        process.steps.extend(outputs.into_iter().map(|output| Step::Do { output, now: now.boot }));
+        process.steps.extend(outputs.into_iter().map(|output| Step::Do { output: Box::new(output), now: now.boot }));
         let holder = process.election.seen().record().and_then(Record::holder);
         let promised_until = process.board.promised_until();
         let ours = holder.is_some_and(|holder| pod_of(holder) == process.board.pod);
         let running = |exec: &Exec| matches!(exec.state, ExecState::Runs(_)) && exec.foreign != exec.run;
+        // One that never led cannot know that the record was this pod's: an app that is not alive is what it tells.
         if process.election.seen().is_known()
+            && process.token != 0
             && !ours
             && let Some(exec) = this.exec.as_mut().filter(|exec| running(exec))
         {
@@ -872,7 +908,7 @@ impl World {
         let Some(process) = &mut this.process else { return };
         let life = process.life;
         match step {
-            Step::Do { output, now: handed_out } => self.carry_out(pod, output, handed_out),
+            Step::Do { output, now: handed_out } => self.carry_out(pod, *output, handed_out),
             Step::WriteFile => self.write_file(pod),
             Step::Settle { version, leads, ended } => {
                 if leads {
@@ -880,18 +916,15 @@ impl World {
                 }
                 self.settle(pod, version, leads, ended);
             }
-            Step::Take(input) => self.handle(pod, input),
+            Step::Take(input) => self.handle(pod, *input),
             Step::Unlock => self.unlock(pod),
             Step::Answer { worker, asked } => {
                 let answer = process.board.answer(asked);
                 process.asked = now;
                 let identity = process.identity.clone();
                 match answer.promise {
-                    Some(promise) => {
-                        self.judge_claim(pod, &identity, promise.token, promise.valid_until);
-                        self.told_worker(pod, worker, &identity, promise.token, promise.until);
-                    }
-                    None => self.app_hears_no(pod, life),
+                    Some(promise) => self.tells(pod, worker, &identity, promise, asked),
+                    None => self.app_hears_no(pod, life, worker),
                 }
                 self.asked(pod);
             }
@@ -952,7 +985,11 @@ impl World {
         process.board.publish(status, wall);
         let ended = before.leading.filter(|_| leading.is_none()).map(|leading| leading.stop_by);
         process.steps.push_front(Step::Settle { version, leads: leading.is_some(), ended });
-        process.steps.push_front(Step::WriteFile);
+        if self.broken == Some(BrokenRule::ToldBeforeTheFile) {
+            process.inbox.push_front(Work::WriteFile);
+        } else {
+            process.steps.push_front(Step::WriteFile);
+        }
         if before.version != version {
             process.inbox.extend(process.open.keys().map(|worker| Work::Stream { worker: *worker }));
         }
@@ -962,6 +999,7 @@ impl World {
             self.pause(pod, lasts);
         }
         if let Some(leading) = leading {
+            self.refresh_later(pod);
             self.judge_claim(pod, &identity, leading.token, leading.valid_until);
             self.checks.claimed(at, &identity, leading.token, leading.stop_by, config.hold_time(), "stop_by");
             // Stopped before it could say so, it may come too late to lead at all (S6).
@@ -985,7 +1023,7 @@ impl World {
             });
         }
         let Some(process) = &self.pods[pod].process else { return };
-        if process.board.status().leading.is_some() {
+        if process.board.leading().is_some() {
             self.checks.fail("S7", at, || format!("pod {pod} releases and has not published not-leader"));
         }
     }
@@ -1005,7 +1043,7 @@ impl World {
         process.waiting.insert(id, waiting);
         self.queue_at(gives_up, Event::TimedOut { pod, life, id });
         if let Some(arrives) = self.hop(up_blocked, self.odds().request, Fault::RequestLost, Fault::RequestLate) {
-            self.queue_at(arrives, Event::Arrives { pod, life, id, request });
+            self.queue_at(arrives, Event::Arrives { pod, life, id, request: Box::new(request) });
         }
     }
 
@@ -1068,7 +1106,7 @@ impl World {
                 process.watch_alive = true;
                 process.watch_clear_at = arrives;
             }
-            self.queue_at(arrives, Event::Answered { pod, life, id, answer });
+            self.queue_at(arrives, Event::Answered { pod, life, id, answer: Box::new(answer) });
         }
     }
 
@@ -1083,13 +1121,22 @@ impl World {
 
     fn serve(&mut self, pod: usize, life: u32, request: Request) -> Answer {
         let Request::Put { write, identity, token, handed_out, sent } = request else {
-            let (record, version) = self.api.read();
+            let (record, version) = self.reads();
             return Answer::Got(record, version);
         };
         let base = self.api.object.clone();
+        let mut write = write;
+        if self.broken == Some(BrokenRule::UidNotSent) {
+            self.api.fill_in_uid(&mut write);
+        }
         match self.api.put(self.at, pod, &write) {
             Ok(record) => {
                 let at = self.at;
+                if self.rng.in_10_000(self.odds().write_lost) && self.api.lose_newest(base.clone()) {
+                    self.count(Fault::WriteLost);
+                    self.trace.note(at, || format!("API: pod {pod}'s {:?} is acknowledged, and lost", write.kind));
+                    return Answer::Put(Outcome::Committed(Box::new(record)));
+                }
                 self.trace.note(at, || {
                     format!(
                         "API: pod {pod}'s {:?} ({identity}.{}, attempt {}) is version {}",
@@ -1102,8 +1149,10 @@ impl World {
                         expected.by = expected.by.max(at.plus(expected.after_renewal));
                     }
                 }
-                if let (Kind::Acquire { .. }, Some(base)) = (write.kind, base) {
-                    self.judge_taking(pod, &identity, sent, &base, &record);
+                match (write.kind, base) {
+                    (Kind::Acquire { .. }, Some(base)) => self.judge_taking(pod, &identity, sent, &base, &record),
+                    (Kind::Acquire { .. }, None) => self.checks.took_nothing(at, pod),
+                    _ => {}
                 }
                 self.broadcast();
                 Answer::Put(Outcome::Committed(Box::new(record)))
@@ -1112,11 +1161,23 @@ impl World {
         }
     }
 
+    /// What a consistent read shows; where A2 is broken, perhaps an older version.
+    fn reads(&mut self) -> (Option<Record>, u64) {
+        if self.rng.in_10_000(self.odds().read_stale) && !self.api.history.is_empty() {
+            self.count(Fault::ReadStale);
+            let (version, record) = self.rng_history();
+            return (record, version);
+        }
+        self.api.read()
+    }
+
     fn judge_taking(&mut self, pod: usize, identity: &str, sent: Time, base: &Object, now: &Record) {
         self.count_named(pod, base);
         let this = &self.pods[pod];
         let holder = base.record.holder().unwrap_or_default();
-        let former = holder != identity && this.state.identities.iter().any(|known| known == holder);
+        let former = holder != identity
+            && pod_of(holder) == pod_of(identity)
+            && this.state.identities.iter().any(|known| known == holder);
         self.checks.acquired(Taking {
             at: self.at,
             sent,
@@ -1127,6 +1188,7 @@ impl World {
             created_wait: this.config.answer_ttl + DELETION_NOTICE,
             former,
             trusting: this.config.trust_unheld,
+            on_one_machine: self.plan.one_machine,
         });
     }
 
@@ -1139,14 +1201,17 @@ impl World {
                     Some(Answer::Put(outcome)) => outcome,
                     _ => Outcome::Unknown,
                 };
-                self.deliver(pod, Work::Take(Input::Wrote { attempt, outcome }));
+                self.deliver(pod, Work::Take(Box::new(Input::Wrote { attempt, outcome })));
             }
             (Waiting::Read, Some(Answer::Got(record, version))) => {
-                self.deliver(pod, Work::Take(Input::Read(Some((record, version)))));
+                self.deliver(pod, Work::Take(Box::new(Input::Read(Some((record, version))))));
             }
-            (Waiting::Read, _) => self.deliver(pod, Work::Take(Input::Read(None))),
+            (Waiting::Read, _) => self.deliver(pod, Work::Take(Box::new(Input::Read(None)))),
             (Waiting::List { sent_at, .. }, Some(Answer::Got(record, version))) => {
-                self.deliver(pod, Work::Take(Input::Observed { record, version, via: Via::Read { sent_at } }));
+                self.deliver(
+                    pod,
+                    Work::Take(Box::new(Input::Observed { record, version, via: Via::Read { sent_at } })),
+                );
             }
             (Waiting::List { watch, .. }, _) => {
                 if process.watch == watch {
@@ -1173,7 +1238,7 @@ impl World {
         if let Some(process) = self.process(pod, life) {
             process.watch_alive = false;
             process.watch += 1;
-            self.deliver(pod, Work::Take(Input::WatchFailed { advice: "the watch broke".into() }));
+            self.deliver(pod, Work::Take(Box::new(Input::WatchFailed { advice: "the watch broke".into() })));
             self.after(again, Event::Deliver { pod, life, work: Work::Relist });
         }
     }
@@ -1182,7 +1247,7 @@ impl World {
         let blocked = self.pods[pod].down_blocked > self.at;
         if let Some(process) = self.process(pod, life) {
             if process.watch_alive && !blocked {
-                self.deliver(pod, Work::Take(Input::Heard));
+                self.deliver(pod, Work::Take(Box::new(Input::Heard)));
             }
             self.after(Duration::from_secs(60), Event::Bookmark { pod, life });
         }
@@ -1199,7 +1264,7 @@ impl World {
 
     fn push_event(&mut self, pod: usize, record: Option<Record>, version: u64) {
         let (odds, at) = (self.odds().watch, self.at);
-        let blocked = self.pods[pod].down_blocked;
+        let (blocked, lags) = (self.pods[pod].down_blocked, self.pods[pod].lags);
         let latency = self.rng.duration(Duration::from_micros(300), Duration::from_millis(10));
         let mut arrives = at.plus(latency);
         let (unlucky, silent, lag) = (self.rng.in_10_000(odds), self.rng.percent(30), self.rng.millis(10, 3000));
@@ -1216,16 +1281,20 @@ impl World {
         if unlucky {
             arrives = arrives.plus(lag).min(self.plan.faults_until.max(arrives));
         }
+        if lags.1 > at {
+            arrives = arrives.plus(lags.0).min(self.plan.faults_until.max(arrives));
+        }
         arrives = arrives.max(process.watch_clear_at).max(blocked);
         process.watch_clear_at = arrives;
         let (life, watch) = (process.life, process.watch);
-        self.queue_at(arrives, Event::Watched { pod, life, watch, record, version });
+        self.queue_at(arrives, Event::Watched { pod, life, watch, record: record.map(Box::new), version });
         if unlucky {
             self.count(Fault::WatchLag);
         }
         if replays && !self.api.history.is_empty() {
             let (version, record) = self.rng_history();
             self.count(Fault::WatchReplay);
+            let record = record.map(Box::new);
             self.queue_at(arrives.plus(Duration::from_micros(1)), Event::Watched { pod, life, watch, record, version });
         }
     }

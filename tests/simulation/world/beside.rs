@@ -2,6 +2,7 @@
 //! it, step by step. Sessions and the joining of evidence are the real code.
 
 use super::*;
+use leasehold::report::Promise;
 
 /// The thread that watches the lock tries so soon after the file was opened, and so late where nothing told it.
 const LOCK_TRIED: [Duration; 2] = [Duration::from_millis(1), Duration::from_millis(100)];
@@ -24,14 +25,42 @@ impl World {
         self.after(again, Event::Ask { pod });
     }
 
-    /// Each quarter of the answer TTL.
-    pub(super) fn repeat_events(&mut self, pod: usize) {
-        let Some(process) = &self.pods[pod].process else { return };
-        if process.board.status().leading.is_some() {
-            for worker in process.open.keys().copied().collect::<Vec<_>>() {
+    /// Each quarter of the answer TTL, while it leads.
+    pub(super) fn refresh_later(&mut self, pod: usize) {
+        let again = self.pods[pod].file_refresh();
+        let Some(process) = &mut self.pods[pod].process else { return };
+        let life = process.life;
+        if !std::mem::replace(&mut process.refreshes, true) {
+            self.after(again, Event::Refresh { pod, life });
+        }
+    }
+
+    pub(super) fn refresh(&mut self, pod: usize, life: u32) {
+        let Some(process) = self.process(pod, life) else { return };
+        process.refreshes = false;
+        if process.board.leading().is_some() {
+            let open: Vec<_> = process.open.keys().copied().collect();
+            self.deliver(pod, Work::RefreshFile);
+            for worker in open {
                 self.deliver(pod, Work::Stream { worker });
             }
+            self.refresh_later(pod);
         }
+    }
+
+    /// S6: an answer is told to who asked for it.
+    pub(super) fn tells(&mut self, pod: usize, worker: u32, identity: &str, promise: Promise, asked: Moment) {
+        let mut until = promise.until;
+        if self.broken == Some(BrokenRule::PromisePastDeadline) {
+            until = asked + self.pods[pod].config.answer_ttl;
+        }
+        if until > promise.valid_until {
+            self.checks.fail("S6", self.at, || {
+                format!("pod {pod} promises until {until}, and its term ends at {}", promise.valid_until)
+            });
+        }
+        self.judge_claim(pod, identity, promise.token, promise.valid_until);
+        self.told_worker(pod, worker, identity, promise.token, until);
     }
 
     /// The worker holds a promise, unless it is dead, or has said that it stopped acting on that token.
@@ -66,11 +95,11 @@ impl World {
     }
 
     /// Some apps acknowledge a loss: those of one process.
-    pub(super) fn app_hears_no(&mut self, pod: usize, life: u32) {
+    pub(super) fn app_hears_no(&mut self, pod: usize, life: u32, asked: u32) {
         let acknowledges = self.rng.percent(30);
         let this = &mut self.pods[pod];
         let [worker] = this.app.workers[..] else { return };
-        if !this.app.alive || !acknowledges {
+        if !this.app.alive || !acknowledges || worker.id != asked {
             return;
         }
         if let Some(token) = this.app.told.take() {
@@ -265,10 +294,13 @@ impl World {
     pub(super) fn lock_free(&mut self, pod: usize, life: u32) {
         let (at, held) = (self.at, self.pods[pod].lock_is_held());
         let not_taken = self.broken == Some(BrokenRule::LockNotTaken);
+        let old_counts = self.broken == Some(BrokenRule::OldAppsEndProves);
         let Some(process) = self.process(pod, life) else { return };
         if process.paused_until > at {
             let later = process.paused_until;
             self.queue_at(later, Event::LockFree { pod, life });
+        } else if held && old_counts && process.lock == LockThread::Waits {
+            self.deliver(pod, Work::Lock { held: false });
         } else if !held && process.lock == LockThread::Waits {
             process.lock = if not_taken { LockThread::Watches } else { LockThread::Holds };
             self.trace.note(at, || format!("pod {pod}'s sidecar holds the app's lock alone"));
@@ -396,11 +428,8 @@ impl World {
             *self.reasons.entry(Reason::OtherSession).or_default() += 1;
         }
         match answer.promise {
-            Some(promise) => {
-                self.judge_claim(pod, &identity, promise.token, promise.valid_until);
-                self.told_worker(pod, worker, &identity, promise.token, promise.until);
-            }
-            None => self.app_hears_no(pod, life),
+            Some(promise) => self.tells(pod, worker, &identity, promise, now),
+            None => self.app_hears_no(pod, life, worker),
         }
         if let Some(worker) = self.pods[pod].app.worker_mut(worker)
             && !std::mem::replace(&mut worker.connected, true)
@@ -422,7 +451,7 @@ impl World {
         let this = &mut self.pods[pod];
         let (now, declared) = (this.clock.boot(self.at), this.plan.has(Evidence::Session));
         let Some(process) = &mut this.process else { return };
-        let leading = process.board.status().leading;
+        let leading = process.board.leading();
         if let Some(gone) = leading.and_then(|leading| process.sessions.leader_ended(0, leading.token, now)) {
             process.inbox.push_front(Work::GoOn);
             let proved = gone.proved && declared || self.broken == Some(BrokenRule::OneSessionsEndProves);
@@ -441,7 +470,7 @@ impl World {
         let Some(process) = &mut this.process else { return };
         let answer = process.board.answer(now);
         if unlucky || full {
-            if process.board.status().leading.is_none() {
+            if process.board.leading().is_none() {
                 process.old_file_until = process.board.promised_until();
             }
             this.file.stale = true;
@@ -479,7 +508,7 @@ impl World {
         self.note_enforcers(pod, ended);
         if !leads && let Some(process) = &self.pods[pod].process {
             let withdrawn = process.withdrawn(version);
-            self.push_step(pod, Step::Take(withdrawn));
+            self.push_step(pod, Step::Take(Box::new(withdrawn)));
         }
     }
 

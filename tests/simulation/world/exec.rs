@@ -37,9 +37,13 @@ impl World {
         }
     }
 
-    fn exec_at(&mut self, pod: usize, moment: Moment, what: ExecEvent) {
-        let when = self.pods[pod].clock.when(moment).max(self.at);
-        self.exec_later(pod, when.since(self.at), what);
+    /// It looks again then at the latest.
+    fn exec_due(&mut self, pod: usize, moment: Moment) {
+        let this = &mut self.pods[pod];
+        let Some(exec) = this.exec.as_mut().filter(|exec| exec.due.is_none_or(|due| moment < due)) else { return };
+        exec.due = Some(moment);
+        let when = this.clock.when(moment).max(self.at);
+        self.exec_later(pod, when.since(self.at), ExecEvent::Due);
     }
 
     /// A file was written.
@@ -92,7 +96,7 @@ impl World {
                         self.enforced += 1;
                         self.exec_goes_on(pod, ExecState::Runs(run));
                         self.exec_promised(pod, &run);
-                        self.exec_at(pod, run.next(grace), ExecEvent::Due);
+                        self.exec_due(pod, run.next(grace));
                     }
                     None => self.exec_lets_go(pod),
                 }
@@ -101,6 +105,7 @@ impl World {
             (ExecEvent::Hears | ExecEvent::Due, ExecState::Runs(mut run)) => {
                 let ended = run.ends();
                 run.hear(now, &file, grace, heeds_foreign);
+                exec.due = exec.due.filter(|_| what != ExecEvent::Due);
                 exec.state = ExecState::Runs(run);
                 self.exec_judged(pod, run, ended);
             }
@@ -129,7 +134,7 @@ impl World {
             let end = this_end(&self.pods[pod], kill_at, at);
             self.checks.holder_ends(pod, Holder::Enforcer, end);
         }
-        self.exec_at(pod, run.next(grace), ExecEvent::Due);
+        self.exec_due(pod, run.next(grace));
     }
 
     /// Holder rule 6: nothing protects it after a foreign change, beyond what was promised.
@@ -171,6 +176,7 @@ impl World {
         if let Some(exec) = &mut self.pods[pod].exec {
             exec.state = state;
             exec.run += 1;
+            exec.due = None;
             self.trace.note(at, || format!("pod {pod}'s exec: {state:?}"));
         }
     }

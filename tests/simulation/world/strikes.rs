@@ -46,12 +46,35 @@ impl World {
                 self.watch_breaks(pod, life);
                 true
             }
+            Fault::WatchExpired => {
+                let Some(process) = &mut self.pods[pod].process else { return false };
+                process.watch_alive = false;
+                self.deliver(pod, Work::Relist);
+                true
+            }
+            Fault::ServerLags => {
+                self.pods[pod].lags = (self.rng.millis(10, 5000), until);
+                true
+            }
+            Fault::Suspended => self.suspend(pod, until),
+            Fault::RolledOut => {
+                self.rolled_out = true;
+                for pod in 0..self.pods.len() {
+                    let later = self.rng.duration(Duration::ZERO, self.longest_duration * 2);
+                    self.after(later, Event::Terminated { pod });
+                }
+                true
+            }
             Fault::WatchSilent => {
                 self.pods[pod].process.as_mut().is_some_and(|process| std::mem::take(&mut process.watch_alive))
             }
             Fault::Paused => {
                 self.pause(pod, strike.lasts);
                 self.pods[pod].process.is_some()
+            }
+            Fault::Crashed if self.plan.class == Class::Restarts => {
+                let back = self.rng.millis(1, 100);
+                self.crash(pod, back, StartState::Own)
             }
             Fault::Crashed => self.crash(pod, back / 4, StartState::Own),
             Fault::CrashedStateLost => self.crash(pod, back / 4, StartState::Lost),
@@ -226,7 +249,7 @@ impl World {
         let (Some(_), Some(token)) = (record.holder(), record.token.value()) else { return false };
         let text = text(token, pod);
         let step_down = StepDown::parse(&text);
-        let leads = |process: &Process| process.board.status().leading.is_some_and(|leading| leading.token == token);
+        let leads = |process: &Process| process.board.leading().is_some_and(|leading| leading.token == token);
         let life = self.pods[pod].process.as_ref().filter(|process| leads(process)).map(|process| process.life);
         if !self.edit(&format!("step-down {text:?}"), |record| record.step_down = step_down) {
             return false;
@@ -274,6 +297,21 @@ impl World {
         true
     }
 
+    /// A machine sleeps, and its boot clock does not count it: what it told is acted on after it woke (breaks A4).
+    fn suspend(&mut self, pod: usize, until: Time) -> bool {
+        let (at, slept) = (self.at, until.since(self.at));
+        let machine: Vec<usize> = if self.plan.one_machine { (0..self.pods.len()).collect() } else { vec![pod] };
+        let mut sleeps = false;
+        for pod in machine {
+            if self.pods[pod].clock.stand(at, until) {
+                sleeps = true;
+                self.checks.last_longer(at, pod, slept);
+                self.pause(pod, slept);
+            }
+        }
+        sleeps
+    }
+
     fn crash(&mut self, pod: usize, back: Duration, state: StartState) -> bool {
         if self.pods[pod].process.is_none() {
             return false;
@@ -289,7 +327,7 @@ impl World {
     }
 
     fn kill_node(&mut self, pod: usize, back: Duration) -> bool {
-        let for_good = self.plan.class == Class::Killed;
+        let for_good = matches!(self.plan.class, Class::Killed | Class::Restarts);
         if for_good && self.pods.iter().filter(|pod| !pod.dead).count() < 2 {
             return false;
         }
@@ -301,7 +339,12 @@ impl World {
             // L1: after the last committed renewal and the taker's sight of it, by a clock that may be slow.
             let last = object.spec_since;
             let d = self.pods.iter().map(|pod| pod.config.lease_duration).max().unwrap_or_default();
-            let after_renewal = d + d / 999 + Duration::from_millis(300 + 20 + 150);
+            // Who takes over may just be restarting, and then has to find its app again, which has to ask.
+            let restarts = match self.plan.class {
+                Class::Restarts => Duration::from_millis(2500) + self.pods[pod].config.answer_ttl,
+                _ => Duration::ZERO,
+            };
+            let after_renewal = d + d / 999 + Duration::from_millis(300 + 20 + 150) + restarts;
             let within = last.plus(after_renewal).since(self.at);
             self.expect("L1", pod, None, within);
             self.expected.iter_mut().for_each(|expected| expected.after_renewal = after_renewal);
@@ -377,7 +420,7 @@ impl World {
                 self.queue_at(just_before, Event::MustStillLead { pod, life, token, law: "wait-for-app" });
             }
         }
-        self.deliver(pod, Work::Take(Input::Shutdown(Shutdown { app_ended: app_first, leave_at, end_by })));
+        self.deliver(pod, Work::Take(Box::new(Input::Shutdown(Shutdown { app_ended: app_first, leave_at, end_by }))));
         true
     }
 
@@ -390,6 +433,14 @@ impl World {
             let concerned = Some(pod.index) == named || self.checks.in_force(self.at, pod.index).is_some();
             !concerned || pod.hears(self.at)
         })
+    }
+
+    /// One that has not seen the newest term takes its pod's old record for its own.
+    fn all_have_seen_all(&self) -> bool {
+        let (_, newest) = self.api.read();
+        self.pods
+            .iter()
+            .all(|pod| pod.process.as_ref().is_some_and(|process| process.election.seen().version() == newest))
     }
 
     pub(super) fn edit(&mut self, what: &str, edit: impl FnOnce(&mut Record)) -> bool {
@@ -405,16 +456,18 @@ impl World {
         let at = self.at;
         let (record, version) = self.api.read();
         self.trace.note(at, || format!("API: {what} by hand: {}", brief(record.as_ref(), version)));
+        // Before the news goes out, for a watch may just break with it.
+        let hears = |pod: &usize| self.pods[*pod].hears(at) && (self.holder_before(*pod) || self.leads(*pod));
+        let concerned: Vec<usize> = (0..self.pods.len()).filter(hears).collect();
         self.broadcast();
         self.unstoppable = true;
-        for pod in 0..self.pods.len() {
-            if self.pods[pod].hears(at) && (self.holder_before(pod) || self.leads(pod)) {
-                // A watch skips nothing, however quick it is.
-                let known = self.pods[pod].process.as_ref().map_or(0, |process| process.election.seen().version());
-                let news: Vec<_> = self.api.history.iter().filter(|(version, _)| *version > known).cloned().collect();
-                for (version, record) in news {
-                    self.deliver(pod, Work::Take(Input::Observed { record, version, via: Via::Event }));
-                }
+        for pod in concerned {
+            // A watch skips nothing, however quick it is.
+            let known = self.pods[pod].process.as_ref().map_or(0, |process| process.election.seen().version());
+            let news: Vec<_> = self.api.history.iter().filter(|(version, _)| *version > known).cloned().collect();
+            for (version, record) in news {
+                let input = Input::Observed { record, version, via: Via::Event };
+                self.deliver(pod, Work::Take(Box::new(input)));
             }
         }
         self.unstoppable = false;
@@ -488,7 +541,12 @@ impl World {
                 }
                 let at = self.at;
                 let holder = (a < 2).then(|| "somebody".to_owned());
-                self.api.create(at, By::Hand, Spec { holder, duration_seconds: Some(seconds), ..Spec::default() });
+                self.api.create(
+                    at,
+                    By::Hand,
+                    Spec { holder, duration_seconds: Some(seconds), ..Spec::default() },
+                    Token::Absent,
+                );
                 self.edited("re-creation");
                 true
             }
@@ -509,6 +567,9 @@ impl World {
             }
             Fault::OldPutBack => {
                 let (_, Some(old)) = self.rng_history() else { return false };
+                if self.plan.class == Class::HeldPutBack && (old.spec.holder.is_none() || !self.all_have_seen_all()) {
+                    return false;
+                }
                 self.edit("an older record", |record| {
                     record.spec = old.spec;
                     record.token = old.token;
@@ -632,11 +693,11 @@ impl World {
                 let Some(foreign) = &mut self.foreign else { return };
                 foreign.awaited = Some(id);
                 let timeout = foreign.duration;
-                self.after(timeout, Event::ForeignTimedOut { id, ask: ask.clone() });
+                self.after(timeout, Event::ForeignTimedOut { id, ask: Box::new(ask.clone()) });
                 if let Some(arrives) =
                     self.hop(Time::START, self.odds().request, Fault::RequestLost, Fault::RequestLate)
                 {
-                    self.queue_at(arrives, Event::ForeignArrives { id, ask });
+                    self.queue_at(arrives, Event::ForeignArrives { id, ask: Box::new(ask) });
                 }
             }
         }
@@ -664,16 +725,15 @@ impl World {
             }
         };
         if let Some(arrives) = self.hop(Time::START, self.odds().answer, Fault::AnswerLost, Fault::AnswerLate) {
-            self.queue_at(arrives, Event::ForeignAnswered { id, ask, told });
+            self.queue_at(arrives, Event::ForeignAnswered { id, ask: Box::new(ask), told: Box::new(told) });
         }
     }
 
     fn foreign_wrote(&mut self, base: Option<&Object>, record: &Record) {
         let Some(duration) = record.duration().filter(|_| record.spec.holder.is_some()) else {
             // Its release may blank the valid lease of a successor, also when other faults are over.
-            let room = self.settled.since(self.plan.faults_until);
-            self.settled = self.settled.max(self.at.plus(room));
-            self.ends = self.ends.max(self.settled.plus(room));
+            self.settled = self.settled.max(self.at.plus(self.room));
+            self.ends = self.ends.max(self.settled.plus(self.room));
             return;
         };
         let takes = base.filter(|object| object.record.spec.holder != record.spec.holder);
