@@ -6,6 +6,8 @@ export LEASEHOLD_CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/leasehold
 # Built with `cargo install`: a cache of one version.
 cargo_deny_version := 0.20.2
 cargo_deny := $(LEASEHOLD_CACHE)/cargo-deny-$(cargo_deny_version)/bin/cargo-deny
+cargo_mutants_version := 27.1.0
+cargo_mutants := $(LEASEHOLD_CACHE)/cargo-mutants-$(cargo_mutants_version)/bin/cargo-mutants
 cargo_cyclonedx_version := 0.5.9
 cargo_cyclonedx := $(LEASEHOLD_CACHE)/cargo-cyclonedx-$(cargo_cyclonedx_version)/bin/cargo-cyclonedx
 
@@ -37,12 +39,24 @@ help: ## This list
 .PHONY: test
 test: tools examples ## All tests, on a real API server (the first time builds it: 4 minutes)
 	$(call stage,lint the charts and run their unit tests,tests/charts/check.sh)
+	$(call stage,the election alone: unit tests and 20000 simulated schedules,cargo test --locked --no-default-features --profile sim --lib --test simulation)
 	$(call stage,build leasehold and its tests,cargo test --locked --workspace --no-run)
 	$(call stage,run the tests,cargo test --locked --workspace)
 
+# The election by itself, optimised, with its checks and its switches.
+simulation := cargo test --locked --no-default-features --profile sim --test simulation
+
 .PHONY: sim
-sim: ## The election under simulated faults: N=100000 runs more schedules, SEED=n one of them with its trace
-	LEASEHOLD_SIM_SEED=$(SEED) LEASEHOLD_SIM_N=$(N) cargo test --locked --test simulation every_invariant_holds -- --nocapture
+sim: ## The election under simulated faults, on all cores: N=1000000 schedules, or SEED=n with its trace, made small by SHRINK=1
+	LEASEHOLD_SIM_SEED=$(SEED) LEASEHOLD_SIM_N=$(N) LEASEHOLD_SIM_SHRINK=$(SHRINK) $(simulation) every_invariant_holds -- --nocapture
+
+.PHONY: rules
+rules: ## What the simulator says to each broken rule of the election: a table, or RULE=name with the trace, SHRINK=1
+	LEASEHOLD_SIM_RULE=$(RULE) LEASEHOLD_SIM_SHRINK=$(SHRINK) $(simulation) $(if $(RULE),one_wrong_rule,wrong_rules) -- --nocapture
+
+.PHONY: mutants
+mutants: $(cargo_mutants) ## Small changes to the election's source, one at a time: which does no test notice? FILE=seen.rs for one file (hours)
+	$(call stage,mutations of src/election,LEASEHOLD_SIM_N=2000 $(cargo_mutants) mutants -f 'src/election/$(or $(FILE),*.rs)' -e src/election/broken.rs --no-default-features --profile mutants -C=--lib -C=--test=simulation --timeout 120 -o $(or $(CARGO_TARGET_DIR),target) -- -- election every_invariant)
 
 .PHONY: bench
 bench: tools ## How long a hand-off takes on a real API server, and what a pod weighs: N=200 for more rounds
@@ -85,7 +99,7 @@ node-down: ## Takes that away
 .PHONY: check
 check: $(cargo_deny) ## Formatting, clippy, and what the dependencies may be
 	$(call stage,formatting,cargo fmt --all --check)
-	$(call stage,clippy,cargo clippy --locked --workspace --all-targets --test e2e -- -D warnings)
+	$(call stage,clippy,cargo clippy --locked --workspace --all-targets --test e2e --test simulation -- -D warnings)
 	$(call stage,licences and sources of the dependencies,$(cargo_deny) --locked check licenses bans sources)
 
 .PHONY: tools
@@ -102,6 +116,9 @@ tools-path: ## The folder that holds etcd, kube-apiserver and kubectl (with make
 
 $(cargo_deny):
 	$(call stage,build cargo-deny $(cargo_deny_version) (usually 3 min on two cores, once),cargo install cargo-deny --version $(cargo_deny_version) --locked --root $(LEASEHOLD_CACHE)/cargo-deny-$(cargo_deny_version))
+
+$(cargo_mutants):
+	$(call stage,build cargo-mutants $(cargo_mutants_version) (usually 2 min on two cores, once),cargo install cargo-mutants --version $(cargo_mutants_version) --locked --root $(LEASEHOLD_CACHE)/cargo-mutants-$(cargo_mutants_version))
 
 $(cargo_cyclonedx):
 	$(call stage,build cargo-cyclonedx $(cargo_cyclonedx_version) (usually 1 min on two cores, once),cargo install cargo-cyclonedx --version $(cargo_cyclonedx_version) --locked --root $(LEASEHOLD_CACHE)/cargo-cyclonedx-$(cargo_cyclonedx_version))

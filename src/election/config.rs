@@ -94,3 +94,64 @@ impl Config {
         faults
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+    const MILLISECOND: Duration = Duration::from_millis(1);
+
+    fn faults(change: impl FnOnce(&mut Config)) -> usize {
+        let mut config = Config::default();
+        change(&mut config);
+        config.faults().len()
+    }
+
+    #[test]
+    fn of_a_lease_two_clocks_take_a_thousandth_each() {
+        assert_eq!(Config::default().hold_time(), Duration::from_millis(14_970));
+        assert_eq!(
+            Config { lease_duration: 60 * SECOND, ..Config::default() }.hold_time(),
+            Duration::from_millis(59_880)
+        );
+    }
+
+    #[test]
+    fn each_time_is_accepted_up_to_its_bound_and_refused_beyond() {
+        assert_eq!(faults(|_| {}), 0);
+        // The renew deadline, below what others wait.
+        assert_eq!(faults(|c| c.renew_deadline = Duration::from_millis(14_969)), 0);
+        assert_eq!(faults(|c| c.renew_deadline = Duration::from_millis(14_970)), 1);
+        // It leaves room for a second attempt.
+        assert_eq!(faults(|c| c.renew_deadline = 4 * SECOND + MILLISECOND), 0);
+        assert_eq!(faults(|c| c.renew_deadline = 4 * SECOND), 1);
+        // The lease duration.
+        let short = |c: &mut Config| {
+            (c.renew_deadline, c.renew_interval, c.retry_period) = (SECOND * 3 / 2, SECOND, SECOND / 4)
+        };
+        for (duration, wrong) in
+            [(2 * SECOND, 0), (SECOND, 1), (SECOND * 5 / 2, 1), (3600 * SECOND, 0), (3601 * SECOND, 1)]
+        {
+            let change = |c: &mut Config| {
+                short(c);
+                c.lease_duration = duration;
+            };
+            assert_eq!(faults(change), wrong, "{duration:?}");
+        }
+        for (interval, wrong) in [(SECOND, 0), (SECOND - MILLISECOND, 1)] {
+            assert_eq!(faults(|c| c.renew_interval = interval), wrong, "{interval:?}");
+        }
+        for (period, wrong) in [(100 * MILLISECOND, 0), (99 * MILLISECOND, 1)] {
+            assert_eq!(faults(|c| c.retry_period = period), wrong, "{period:?}");
+        }
+        for (ttl, wrong) in
+            [(100 * MILLISECOND, 0), (99 * MILLISECOND, 1), (12 * SECOND, 0), (12 * SECOND + MILLISECOND, 1)]
+        {
+            assert_eq!(faults(|c| c.answer_ttl = ttl), wrong, "{ttl:?}");
+        }
+        for (replicas, wrong) in [(None, 0), (Some(1), 0), (Some(0), 1)] {
+            assert_eq!(faults(|c| c.replicas = replicas), wrong, "{replicas:?}");
+        }
+    }
+}

@@ -315,3 +315,9 @@ pub struct Taking<'a> {
 pub fn shortened(duration: Duration) -> Duration {
     duration - duration / 999
 }
+
+/// For so long nobody else can take an unreleased lease: less what two clocks may differ by, a thousandth each. Said
+/// here again, so that it is judged by another's sums than the election's.
+pub fn hold_time(lease_duration: Duration) -> Duration {
+    lease_duration - lease_duration / 500
+}

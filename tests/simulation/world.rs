@@ -15,7 +15,7 @@ use crate::app::{App, Exec, ExecState, Run, Worker};
 use crate::candidate::{
     Clock, Ending, File, LockThread, Pod, Process, Step, Waiting, Work, Yes, gone, outcome_word, some_wall,
 };
-use crate::checks::{Checks, Holder, Right, Taking, Violation};
+use crate::checks::{Checks, Holder, Right, Taking, Violation, hold_time};
 use crate::faults::{Beginning, Class, Evidence, Fault, Odds, Plan, Strike, WorkerPlan};
 use crate::foreign::{Ask, Foreign, Next, Told};
 use crate::queue::Queue;
@@ -642,9 +642,9 @@ impl World {
             self.checks.fail(law, self.at, || "faults are over, or too short to matter, and nobody leads".into());
         }
         let late = self.pods.iter().find(|pod| {
-            pod.process.as_ref().is_some_and(|process| {
-                process.shutting_down.is_some_and(|ending| ending.since < self.plan.faults_until)
-            })
+            let now = pod.clock.boot(self.at);
+            let ending = pod.process.as_ref().and_then(|process| process.shutting_down);
+            ending.is_some_and(|ending| now > ending.end_by + Duration::from_secs(1))
         });
         if let Some(pod) = late {
             let index = pod.index;
@@ -1001,7 +1001,14 @@ impl World {
         if let Some(leading) = leading {
             self.refresh_later(pod);
             self.judge_claim(pod, &identity, leading.token, leading.valid_until);
-            self.checks.claimed(at, &identity, leading.token, leading.stop_by, config.hold_time(), "stop_by");
+            self.checks.claimed(
+                at,
+                &identity,
+                leading.token,
+                leading.stop_by,
+                hold_time(config.lease_duration),
+                "stop_by",
+            );
             // Stopped before it could say so, it may come too late to lead at all (S6).
             if boot < leading.valid_until {
                 self.checks.leads(at, &identity, leading.token);

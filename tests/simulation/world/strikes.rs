@@ -397,7 +397,7 @@ impl World {
         }
         let ttl = self.pods[pod].config.answer_ttl;
         let enforced = plan.exec.unwrap_or_default();
-        let grace = grace.max(ttl + Duration::from_secs(2) + enforced);
+        let grace = self.until(grace).since(at).max(ttl + Duration::from_secs(2) + enforced);
         let now = self.pods[pod].clock.boot(at);
         let end_by = now + grace - Duration::from_secs(1);
         let leave_at = match mode {
