@@ -10,6 +10,8 @@ cargo_mutants_version := 27.1.0
 cargo_mutants := $(LEASEHOLD_CACHE)/cargo-mutants-$(cargo_mutants_version)/bin/cargo-mutants
 cargo_cyclonedx_version := 0.5.9
 cargo_cyclonedx := $(LEASEHOLD_CACHE)/cargo-cyclonedx-$(cargo_cyclonedx_version)/bin/cargo-cyclonedx
+cargo_fuzz_version := 0.13.2
+cargo_fuzz := $(LEASEHOLD_CACHE)/cargo-fuzz-$(cargo_fuzz_version)/bin/cargo-fuzz
 
 # What `make static` builds for: this machine's, unless told.
 target ?= $(shell uname -m)-unknown-linux-gnu
@@ -58,10 +60,19 @@ rules: ## What the simulator says to each broken rule of the election: a table, 
 mutants: $(cargo_mutants) ## Small changes to the election's source, one at a time: which does no test notice? FILE=seen.rs for one file (hours)
 	$(call stage,mutations of src/election,LEASEHOLD_SIM_N=2000 $(cargo_mutants) mutants -f 'src/election/$(or $(FILE),*.rs)' -e src/election/broken.rs --no-default-features --profile mutants -C=--lib -C=--test=simulation --timeout 120 -o $(or $(CARGO_TARGET_DIR),target) -- -- election every_invariant)
 
+.PHONY: fuzz
+fuzz: $(cargo_fuzz) ## Fuzzes all that parses bytes from outside, a minute a target: SECONDS_EACH=600, TARGET=name for one
+	$(call stage,build the targets (the first time 6 min on two cores),$(cargo_fuzz) build --sanitizer none $(TARGET))
+	$(call stage,fuzz,CARGO_FUZZ=$(cargo_fuzz) fuzz/run.sh $(or $(SECONDS_EACH),60) $(TARGET))
+
 .PHONY: bench
 bench: tools ## How long a hand-off takes on a real API server, and what a pod weighs: N=200 for more rounds
 	$(call stage,build the release,cargo build --locked --release --bin leasehold)
 	$(call stage,measure,$(if $(wildcard /dev/shm),TMPDIR=/dev/shm) LEASEHOLD_BENCH_N=$(N) LEASEHOLD_BINARY=$(or $(CARGO_TARGET_DIR),$(CURDIR)/target)/release/leasehold cargo bench --locked --profile dev --bench hand_off)
+
+.PHONY: compare
+compare: tools ## The same faults on leasehold and on client-go's elector: ROUNDS=5 TIMES=short FAULT=silent
+	$(call stage,compare,LEASEHOLD_COMPARE_ROUNDS=$(ROUNDS) LEASEHOLD_COMPARE_TIMES=$(TIMES) LEASEHOLD_COMPARE_FAULT=$(FAULT) cargo test --locked --test compare -- --exact compare --ignored --nocapture)
 
 .PHONY: charts
 charts: ## The Helm charts: lint, unit tests, and against the sidecar and a real API server
@@ -122,3 +133,6 @@ $(cargo_mutants):
 
 $(cargo_cyclonedx):
 	$(call stage,build cargo-cyclonedx $(cargo_cyclonedx_version) (usually 1 min on two cores, once),cargo install cargo-cyclonedx --version $(cargo_cyclonedx_version) --locked --root $(LEASEHOLD_CACHE)/cargo-cyclonedx-$(cargo_cyclonedx_version))
+
+$(cargo_fuzz):
+	$(call stage,build cargo-fuzz $(cargo_fuzz_version) (usually 1 min on two cores, once),cargo install cargo-fuzz --version $(cargo_fuzz_version) --locked --root $(LEASEHOLD_CACHE)/cargo-fuzz-$(cargo_fuzz_version))

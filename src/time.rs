@@ -113,7 +113,9 @@ pub fn proc_uptime() -> io::Result<Moment> {
     })
 }
 
-fn parse_uptime(text: &str) -> Option<Moment> {
+/// The first of its two numbers, which has two decimals.
+#[doc(hidden)]
+pub fn parse_uptime(text: &str) -> Option<Moment> {
     let (seconds, hundredths) = text.split_whitespace().next()?.split_once('.')?;
     if hundredths.len() != 2 {
         return None;

@@ -16,6 +16,8 @@ use std::process::ExitCode;
 use clap::error::ErrorKind;
 use clap::{Parser, Subcommand};
 
+use crate::sidecar::Settings;
+
 /// Wrong usage or configuration, as in sysexits.h.
 pub const EX_USAGE: u8 = 64;
 
@@ -50,6 +52,17 @@ enum Command {
     Doctor(Box<doctor::Args>),
     /// Print a completion script
     Completion(completion::Args),
+}
+
+impl Cli {
+    /// What `run` would be started with, or every fault of it; nothing for another command.
+    #[doc(hidden)]
+    pub fn settings(self, env: impl Fn(&str) -> Option<String>) -> Option<Result<Settings, Vec<String>>> {
+        match self.command {
+            Command::Run(args) => Some(args.settings(env)),
+            _ => None,
+        }
+    }
 }
 
 /// Parses the command line and runs it.

@@ -13,12 +13,15 @@
 mod discovery;
 mod lease;
 mod names;
-mod patch;
-mod protobuf;
+#[doc(hidden)]
+pub mod patch;
+#[doc(hidden)]
+pub mod protobuf;
 mod query;
 mod reply;
 mod routes;
-mod schema;
+#[doc(hidden)]
+pub mod schema;
 mod selector;
 mod status;
 mod store;
@@ -35,7 +38,8 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use jiff::Timestamp;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
@@ -59,6 +63,12 @@ impl Server {
         Server { store: Arc::new(Mutex::new(Store::new(now))) }
     }
 
+    /// Answers on one connection until its end, as [`Server::serve`] does on each that it accepts.
+    #[doc(hidden)]
+    pub async fn converse(&self, stream: impl AsyncRead + AsyncWrite + Unpin) {
+        converse(stream, Arc::clone(&self.store)).await;
+    }
+
     /// Serves until `shutdown`, then closes all connections, watches among them.
     ///
     /// # Errors
@@ -79,7 +89,9 @@ impl Server {
                     Ok((stream, _)) => {
                         let store = Arc::clone(&self.store);
                         connections.spawn(async move {
-                            serve_connection(stream, store).await;
+                            // Small answers to one request at a time: waiting for more bytes only delays them.
+                            let _ = stream.set_nodelay(true);
+                            converse(stream, store).await;
                             drop(permit);
                         });
                     }
@@ -90,9 +102,7 @@ impl Server {
     }
 }
 
-async fn serve_connection(stream: TcpStream, store: Arc<Mutex<Store>>) {
-    // Small answers to one request at a time: waiting for more bytes only delays them.
-    let _ = stream.set_nodelay(true);
+async fn converse(stream: impl AsyncRead + AsyncWrite + Unpin, store: Arc<Mutex<Store>>) {
     let service = service_fn(move |request| {
         let store = Arc::clone(&store);
         async move { Ok::<_, Infallible>(routes::answer(store, request).await) }

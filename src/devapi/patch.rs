@@ -5,8 +5,12 @@ use serde_json::{Map, Value};
 
 use super::status::Status;
 
-/// What the copies of one JSON patch may come to: each may double what the one before it made.
+/// What the copies and moves of one JSON patch may come to: each may double what the one before it made, and looks at
+/// all that it places.
 const COPIED_BYTES: usize = 3 * 1024 * 1024;
+/// As deep as serde_json reads. A patch may place a value deep within another, and all that prints one or drops it
+/// goes as deep on the stack.
+const DEEPEST: usize = 127;
 
 pub enum Patch {
     Merge(Map<String, Value>),
@@ -171,11 +175,12 @@ impl Operation {
             Operation::Add(path, value) => add(target, &path, value),
             Operation::Remove(path) => remove(target, &path).map(drop),
             Operation::Replace(path, value) => {
-                *target.pointer_mut(&path)? = value;
-                Some(())
+                let place = target.pointer_mut(&path)?;
+                fits(&path, &value).then(|| *place = value)
             }
             Operation::Move { from, to } => {
                 let value = remove(target, &from)?;
+                *copied_bytes = copied_bytes.checked_sub(value.to_string().len())?;
                 add(target, &to, value)
             }
             Operation::Copy { from, to } => {
@@ -195,7 +200,22 @@ fn parent<'a>(target: &'a mut Value, path: &str) -> Option<(&'a mut Value, Strin
     Some((target.pointer_mut(parent)?, last.replace("~1", "/").replace("~0", "~")))
 }
 
+/// Whether `value` is not too deep at `path`.
+fn fits(path: &str, value: &Value) -> bool {
+    fn depth(value: &Value) -> usize {
+        match value {
+            Value::Array(items) => 1 + items.iter().map(depth).max().unwrap_or_default(),
+            Value::Object(map) => 1 + map.values().map(depth).max().unwrap_or_default(),
+            _ => 0,
+        }
+    }
+    path.matches('/').count() + depth(value) <= DEEPEST
+}
+
 fn add(target: &mut Value, path: &str, value: Value) -> Option<()> {
+    if !fits(path, &value) {
+        return None;
+    }
     if path.is_empty() {
         *target = value;
         return Some(());
@@ -228,6 +248,20 @@ fn remove(target: &mut Value, path: &str) -> Option<Value> {
 mod tests {
     use super::*;
     use serde_json::json;
+
+    #[test]
+    fn a_patch_of_copies_goes_no_deeper_than_a_reader() {
+        let doubled = |count| {
+            let copy = |power| json!({ "op": "copy", "from": "", "path": "/a".repeat(1_usize << power) });
+            let patch = json!((0..count).map(copy).collect::<Vec<_>>()).to_string();
+            let mut target = json!({ "a": {} });
+            let patch = Patch::parse("application/json-patch+json", patch.as_bytes()).expect("it is a patch");
+            patch.apply(&mut target).map(|()| target.to_string())
+        };
+        let deep = doubled(5).expect("it is not too much");
+        assert!(serde_json::from_str::<Value>(&deep).is_ok());
+        assert_eq!(doubled(18).expect_err("it is too much").code, 422);
+    }
 
     #[test]
     fn a_patch_of_copies_cannot_grow_without_bound() {

@@ -68,9 +68,12 @@ fn read_field(slot: &mut Value, wire: Wire<'_>, shape: &Shape) -> Result<(), Str
         Shape::Time | Shape::MicroTime => *slot = time(bytes(wire)?, shape)?,
         Shape::TextMap => {
             let (key, value) = map_entry(bytes(wire)?)?;
-            let mut map = std::mem::take(slot).as_object().cloned().unwrap_or_default();
-            map.insert(key, value.into());
-            *slot = Value::Object(map);
+            if !slot.is_object() {
+                *slot = Value::Object(Map::new());
+            }
+            if let Value::Object(map) = slot {
+                map.insert(key, value.into());
+            }
         }
         Shape::TextList => push(slot, text(wire)?.into()),
         Shape::Object(_, fields) => *slot = Value::Object(message(bytes(wire)?, fields)?),

@@ -81,7 +81,7 @@ impl Look<'_> {
     async fn list(&mut self, cluster: &mut Cluster, plural: &'static str) -> Vec<Value> {
         for version in ["v1", "v1beta1"] {
             match cluster.get(&format!("/apis/admissionregistration.k8s.io/{version}/{plural}")).await {
-                Ok(mut list) => match list["items"].take() {
+                Ok(mut list) => match list.get_mut("items").map(Value::take).unwrap_or_default() {
                     Value::Array(items) => return items,
                     _ => return Vec::new(),
                 },

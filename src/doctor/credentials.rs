@@ -85,7 +85,8 @@ fn token_end(auth: &AuthInfo) -> Option<Timestamp> {
 }
 
 /// The claim `exp` of a JSON Web Token (RFC 7519).
-fn end_of(token: &str) -> Option<Timestamp> {
+#[doc(hidden)]
+pub fn end_of(token: &str) -> Option<Timestamp> {
     let mut parts = token.trim().split('.');
     let (_, claims, _) = (parts.next()?, parts.next()?, parts.next()?);
     let claims: Value = serde_json::from_slice(&base64url(claims)?).ok()?;

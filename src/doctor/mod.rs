@@ -21,6 +21,8 @@ use serde::Serialize;
 use crate::devapi::Labels;
 use crate::sidecar::Settings;
 use cluster::Cluster;
+#[doc(hidden)]
+pub use credentials::end_of;
 pub use place::Beside;
 
 /// What is to be looked at.

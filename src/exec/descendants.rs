@@ -64,12 +64,12 @@ pub fn signal_all(signal: Signal) -> Vec<i32> {
 
 /// A process as `/proc` shows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Process {
-    id: i32,
-    parent: i32,
-    ended: bool,
+pub struct Process {
+    pub id: i32,
+    pub parent: i32,
+    pub ended: bool,
     /// Tells it from a later one of the same id.
-    started: u64,
+    pub started: u64,
 }
 
 impl Process {
@@ -78,7 +78,7 @@ impl Process {
     }
 
     /// `ID (NAME) STATE PARENT ...`, as proc(5) has it. The name may hold anything.
-    fn parse(id: i32, stat: &[u8]) -> Option<Self> {
+    pub fn parse(id: i32, stat: &[u8]) -> Option<Self> {
         let name_end = stat.iter().rposition(|byte| *byte == b')')?;
         let mut fields = std::str::from_utf8(&stat[name_end + 1..]).ok()?.split_ascii_whitespace();
         let ended = matches!(fields.next()?, "Z" | "X" | "x");

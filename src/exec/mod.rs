@@ -17,7 +17,8 @@
 //! those that it had before it became `exec` (`helper & exec leasehold exec -- CMD`).
 
 pub mod deadlines;
-mod descendants;
+#[doc(hidden)]
+pub mod descendants;
 pub mod keeper;
 mod locks;
 mod wake;

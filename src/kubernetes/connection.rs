@@ -345,7 +345,9 @@ async fn collect(body: Incoming) -> Result<Bytes, Failure> {
     }
 }
 
-fn status_failure(code: u16, retry_after: Option<Duration>, body: &[u8]) -> Failure {
+/// What an answer means whose status is no success.
+#[doc(hidden)]
+pub fn status_failure(code: u16, retry_after: Option<Duration>, body: &[u8]) -> Failure {
     let status: serde_json::Value = serde_json::from_slice(body).unwrap_or_default();
     let text = |key: &str| status[key].as_str().unwrap_or_default().chars().take(400).collect::<String>();
     let fields = status["details"]["causes"]

@@ -53,6 +53,18 @@ pub fn version_of(object: &Value) -> Result<u64, NotARecord> {
         .ok_or(NotARecord("resourceVersion"))
 }
 
+/// The last Lease of a list, as an object of its own, and the version to watch from.
+pub fn of_list(mut list: Value) -> Result<(Option<Value>, u64), NotARecord> {
+    let version = version_of(&list)?;
+    let item = list.get_mut("items").and_then(Value::as_array_mut).and_then(Vec::pop);
+    let Some(mut item) = item else { return Ok((None, version)) };
+    let object = item.as_object_mut().ok_or(NotARecord("metadata"))?;
+    // Items of a list say neither.
+    object.insert("apiVersion".into(), "coordination.k8s.io/v1".into());
+    object.insert("kind".into(), "Lease".into());
+    Ok((Some(item), version))
+}
+
 /// The object to send: `base` as it was, with what the write changes. Without a base, a new one.
 pub fn object_for(write: &Write, base: Option<&Value>, namespace: &str, name: &str) -> Value {
     let mut object = base.cloned().unwrap_or_else(|| empty(namespace, name));
@@ -216,5 +228,18 @@ mod tests {
         assert_eq!(record.token, Token::Unreadable);
         object["metadata"]["resourceVersion"] = json!("v1-abc");
         assert_eq!(record_of(&object), Err(NotARecord("resourceVersion")));
+    }
+
+    #[test]
+    fn a_list_of_no_leases_is_refused_and_an_empty_one_has_a_version() {
+        let list = |items: Value| of_list(json!({"metadata": {"resourceVersion": "7"}, "items": items}));
+        assert_eq!(list(json!([])), Ok((None, 7)));
+        assert_eq!(list(json!(null)), Ok((None, 7)));
+        let (item, version) = list(json!([lease()])).unwrap();
+        assert_eq!((item, version), (Some(lease()), 7));
+        for bad in [json!([5]), json!([{}, "x"]), json!([null])] {
+            assert!(list(bad).is_err());
+        }
+        assert!(of_list(json!([])).is_err() && of_list(json!(5)).is_err());
     }
 }

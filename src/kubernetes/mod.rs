@@ -21,8 +21,14 @@ use hyper::{Method, Request, header};
 use serde_json::{Value, json};
 
 pub use advice::{FORBIDDEN, Role, advice, operator_advice};
+#[doc(hidden)]
+pub use connection::status_failure;
 pub use connection::{ConfigError, Connection, Failure, OnRequest, Origin, Source};
 pub use lease::{RELEASED, STEP_DOWN, TOKEN};
+#[doc(hidden)]
+pub use lease::{object_for, of_list, record_of};
+#[doc(hidden)]
+pub use watch::{Ended, Tell, hear};
 pub use watch::{Watched, watch};
 
 use crate::election::{Kind, Outcome, Record, Write};
@@ -141,14 +147,10 @@ impl Api {
     /// The Lease as a list shows it, and the version to watch from.
     async fn list(&self, timeout: Duration) -> Result<(Snapshot, u64), Failure> {
         let uri = format!("{}?fieldSelector=metadata.name%3D{}", self.collection(), self.name);
-        let mut list = self.connection.json("list", request(Method::GET, uri, None), timeout).await?;
-        let version = lease::version_of(&list).map_err(|_| Failure::NotUnderstood("list of Leases"))?;
-        let item = list["items"].as_array_mut().and_then(Vec::pop);
+        let list = self.connection.json("list", request(Method::GET, uri, None), timeout).await?;
+        let (item, version) = lease::of_list(list).map_err(|_| Failure::NotUnderstood("list of Leases"))?;
         match item {
-            Some(mut object) => {
-                // Items of a list say neither.
-                object["apiVersion"] = "coordination.k8s.io/v1".into();
-                object["kind"] = "Lease".into();
+            Some(object) => {
                 let record = self.keep(object)?;
                 let own = record.version;
                 Ok(((Some(record), own), version))

@@ -5,11 +5,12 @@
 //! two an hour, and for bookmarks, so that it can go on from where it was. How long it may be silent is the
 //! election's matter, which asks for a new one when in doubt.
 
+use std::fmt::Display;
 use std::time::Duration;
 
 use http_body_util::BodyExt;
 use hyper::Method;
-use hyper::body::Incoming;
+use hyper::body::{Body, Bytes};
 use serde_json::Value;
 use tokio::sync::mpsc;
 
@@ -69,9 +70,11 @@ pub async fn watch(api: &Api, pause: Duration, spread: f64, lease: usize, tell: 
     }
 }
 
-struct Tell {
-    lease: usize,
-    tell: mpsc::Sender<(usize, Watched)>,
+/// Who is told of one lease.
+#[doc(hidden)]
+pub struct Tell {
+    pub lease: usize,
+    pub tell: mpsc::Sender<(usize, Watched)>,
 }
 
 impl Tell {
@@ -81,7 +84,10 @@ impl Tell {
     }
 }
 
-enum Ended {
+/// How a watch ended that did not fail.
+#[doc(hidden)]
+#[derive(Debug, PartialEq, Eq)]
+pub enum Ended {
     NobodyListens,
     /// The version to go on from is too old: list again.
     Expired,
@@ -117,17 +123,8 @@ async fn follow(
         }
         let began = SystemClock.boot();
         *watching = Some(began);
-        let mut lines = Lines { body, buffer: Vec::new(), searched: 0 };
-        while let Some(line) = lines.next().await? {
-            let event: Value = serde_json::from_slice(&line).map_err(|_| Failure::NotUnderstood("watch event"))?;
-            match understand(api, event, &mut from)? {
-                Some(watched) => {
-                    if !tell.send(watched).await {
-                        return Ok(Ended::NobodyListens);
-                    }
-                }
-                None => return Ok(Ended::Expired),
-            }
+        if let Some(ended) = hear(api, body, &mut from, tell).await? {
+            return Ok(ended);
         }
         // A server that ends watches as soon as they begin is not to be asked without a pause.
         if SystemClock.boot().since(began) < LIVED {
@@ -136,9 +133,30 @@ async fn follow(
     }
 }
 
+/// The events of one watch until it ends; `None`: because its time was over. `from` is the version to go on from.
+#[doc(hidden)]
+pub async fn hear<B>(api: &Api, body: B, from: &mut u64, tell: &Tell) -> Result<Option<Ended>, Failure>
+where
+    B: Body<Data = Bytes, Error: Display> + Unpin,
+{
+    let mut lines = Lines { body, buffer: Vec::new(), searched: 0 };
+    while let Some(line) = lines.next().await? {
+        let event: Value = serde_json::from_slice(&line).map_err(|_| Failure::NotUnderstood("watch event"))?;
+        match understand(api, event, from)? {
+            Some(watched) => {
+                if !tell.send(watched).await {
+                    return Ok(Some(Ended::NobodyListens));
+                }
+            }
+            None => return Ok(Some(Ended::Expired)),
+        }
+    }
+    Ok(None)
+}
+
 /// One event; `None`: the version is too old.
 fn understand(api: &Api, mut event: Value, from: &mut u64) -> Result<Option<Watched>, Failure> {
-    let object = event["object"].take();
+    let object = event.get_mut("object").map(Value::take).unwrap_or_default();
     let version = || lease::version_of(&object).map_err(|_| Failure::NotUnderstood("watch event"));
     match event["type"].as_str() {
         Some("ADDED" | "MODIFIED") => {
@@ -167,13 +185,13 @@ fn understand(api: &Api, mut event: Value, from: &mut u64) -> Result<Option<Watc
 }
 
 /// A body, line by line.
-struct Lines {
-    body: Incoming,
+struct Lines<B> {
+    body: B,
     buffer: Vec<u8>,
     searched: usize,
 }
 
-impl Lines {
+impl<B: Body<Data = Bytes, Error: Display> + Unpin> Lines<B> {
     async fn next(&mut self) -> Result<Option<Vec<u8>>, Failure> {
         loop {
             if let Some(end) = self.buffer[self.searched..].iter().position(|byte| *byte == b'\n') {

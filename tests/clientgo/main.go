@@ -8,6 +8,11 @@
 // Events: "campaigning" (the elector runs), "new_leader" (with "leader"), "started" (the callbacks
 // lead), "renewed" (a write that names us was answered; "sent_ns" says when it was sent),
 // "released" (the same, with no holder), "stopped" (the callbacks no longer lead), "ended".
+//
+// With -watch-belief also "believes": a goroutine that asks every millisecond, as an app beside the
+// elector might, was told from "from_ns" to "until_ns" that this process leads: by the context of
+// its callbacks ("by" is "callbacks") or by IsLeader ("is_leader"). A belief that lasts is reported
+// again and again, with the same beginning; a time in which the process did not run ends it.
 package main
 
 import (
@@ -39,6 +44,8 @@ func main() {
 	renewDeadline := flag.Duration("renew-deadline", 10*time.Second, "renew deadline")
 	retryPeriod := flag.Duration("retry-period", 2*time.Second, "retry period, and so the renew interval")
 	releaseOnCancel := flag.Bool("release-on-cancel", false, "release the Lease at SIGTERM")
+	requestTimeout := flag.Duration("request-timeout", -1, "of each request, 0 for none (default half the renew deadline)")
+	watchBelief := flag.Bool("watch-belief", false, "report what this process believes, by the millisecond")
 	flag.Parse()
 	if *lease == "" || *id == "" {
 		fail("-lease and -id must be given")
@@ -53,6 +60,9 @@ func main() {
 	}
 	// As controller-runtime does: a request must not outlast the renew deadline.
 	config.Timeout = *renewDeadline / 2
+	if *requestTimeout >= 0 {
+		config.Timeout = *requestTimeout
+	}
 	client, err := kubernetes.NewForConfig(config)
 	if err != nil {
 		fail("client: %v", err)
@@ -63,6 +73,7 @@ func main() {
 		LockConfig: resourcelock.ResourceLockConfig{Identity: *id},
 	}}
 	var led atomic.Bool
+	var term atomic.Pointer[context.Context]
 	elector, err := leaderelection.NewLeaderElector(leaderelection.LeaderElectionConfig{
 		Lock:            lock,
 		LeaseDuration:   *leaseDuration,
@@ -73,6 +84,7 @@ func main() {
 		Callbacks: leaderelection.LeaderCallbacks{
 			OnStartedLeading: func(ctx context.Context) {
 				led.Store(true)
+				term.Store(&ctx)
 				report("started", nil)
 				<-ctx.Done()
 			},
@@ -89,12 +101,54 @@ func main() {
 		fail("elector: %v", err)
 	}
 
+	if *watchBelief {
+		go watch("callbacks", func() bool {
+			ctx := term.Load()
+			return ctx != nil && (*ctx).Err() == nil
+		})
+		go watch("is_leader", elector.IsLeader)
+	}
+
 	// A lost term ends Run: most controllers exit there and are restarted; this one goes on.
 	for ctx.Err() == nil {
 		report("campaigning", nil)
 		elector.Run(ctx)
 	}
 	report("ended", nil)
+}
+
+const (
+	// Between two looks at a belief.
+	look = time.Millisecond
+	// Without a look for so long the process did not run, or not enough to act.
+	gap = 100 * int64(time.Millisecond)
+	// Between two reports of one belief.
+	repeat = 50 * int64(time.Millisecond)
+)
+
+// watch reports when believes says yes.
+func watch(by string, believes func() bool) {
+	var from, until, told int64
+	tell := func() {
+		report("believes", map[string]any{"by": by, "from_ns": from, "until_ns": until})
+		told = until
+	}
+	for range time.Tick(look) {
+		yes, now := believes(), boottime()
+		if from != 0 && (!yes || now-until > gap) {
+			tell()
+			from = 0
+		}
+		if yes {
+			until = now
+			if from == 0 {
+				from = now
+			}
+			if until-told > repeat {
+				tell()
+			}
+		}
+	}
 }
 
 // reporting is a LeaseLock that reports each write that was answered with success.

@@ -84,6 +84,23 @@ impl ClientGo {
         led
     }
 
+    /// When it believed to lead, with `-watch-belief`: by `callbacks` or by `is_leader`. A belief ends where the process
+    /// did not run.
+    pub fn believed(&self, by: &str) -> Vec<(BootTime, BootTime)> {
+        let mut believed: Vec<(BootTime, BootTime)> = Vec::new();
+        for event in self.events() {
+            let time = |name: &str| Duration::from_nanos(event[name].as_u64().unwrap_or_default());
+            if event["event"] == "believes" && event["by"] == by {
+                let (from, until) = (time("from_ns"), time("until_ns"));
+                match believed.last_mut() {
+                    Some(last) if last.0 == from => last.1 = until,
+                    _ => believed.push((from, until)),
+                }
+            }
+        }
+        believed
+    }
+
     /// Sends a signal.
     pub fn signal(&self, signal: Signal) {
         self.process.signal(signal);

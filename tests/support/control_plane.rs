@@ -195,6 +195,17 @@ impl ControlPlane {
         http.with_header("Authorization", &format!("Bearer {token}")).with_timeout(Duration::from_secs(10))
     }
 
+    /// What makes such connections for another thread, also while the API server is away.
+    pub fn connector(&self) -> impl Fn() -> io::Result<Http> + Send + use<> {
+        let (address, tls, token) = (self.address(), self.tls(), token_of(ADMIN));
+        let tls = tls.expect("its certificate can be read");
+        move || {
+            let http =
+                Http::connect_tls(address, tls.clone())?.with_header("Authorization", &format!("Bearer {token}"));
+            http.with_timeout(Duration::from_secs(10))
+        }
+    }
+
     /// One request as admin on a connection of its own.
     pub fn api(&self, method: &str, path: &str, body: Option<&Value>) -> io::Result<Answer> {
         self.api_with_token(&token_of(ADMIN), method, path, body)

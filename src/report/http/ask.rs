@@ -39,7 +39,8 @@ pub fn unix(socket: &Path, path: &str) -> io::Result<(u16, String)> {
 }
 
 /// HTTP/1.0, so that the answer ends with the connection.
-fn ask(mut stream: impl Read + Write, path: &str) -> io::Result<(u16, String)> {
+#[doc(hidden)]
+pub fn ask(mut stream: impl Read + Write, path: &str) -> io::Result<(u16, String)> {
     let deadline = SystemClock.boot() + PATIENCE;
     // In one piece, for a server that answers the first one.
     stream.write_all(format!("GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n").as_bytes())?;

@@ -38,13 +38,12 @@ fn refused(status: StatusCode, code: &str, message: String) -> Box<Reply> {
 }
 
 fn without_port(host: &str) -> &str {
-    if let Some(end) = host.starts_with('[').then(|| host.find(']')).flatten() {
-        return &host[1..end];
-    }
-    match host.rsplit_once(':') {
+    let name = match host.rsplit_once(':') {
         Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
         _ => host,
-    }
+    };
+    // Nothing may stand between the bracket and the port.
+    name.strip_prefix('[').and_then(|name| name.strip_suffix(']')).unwrap_or(name)
 }
 
 fn is_loopback(name: &str) -> bool {
@@ -75,6 +74,10 @@ mod tests {
             "10.0.0.1",
             "[::2]",
             "[::1",
+            "[::1].example.com",
+            "[::1]x:80",
+            "[localhost",
+            "::1",
             "0.0.0.0",
             "my-name.example.com",
             "localhost:80:80",

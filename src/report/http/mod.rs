@@ -8,7 +8,8 @@ mod events;
 mod host;
 mod legacy;
 pub mod listener;
-mod query;
+#[doc(hidden)]
+pub mod query;
 pub(crate) mod reply;
 mod routes;
 pub(crate) mod server;
@@ -22,6 +23,7 @@ use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 pub use self::listener::{Address, BindError, Listener};
 use self::routes::Routes;
 use self::server::Table;
+use self::socket::Stream;
 use super::Board;
 use crate::app::asking::Asking;
 use crate::app::session::Sessions;
@@ -43,6 +45,15 @@ pub async fn run(listeners: Vec<Listener>, app: App, shutdown: watch::Receiver<b
     let table = Table::new(MAX_CONNECTIONS, Arc::clone(&app.clock));
     let routes = Routes { app: Arc::new(app), streams: Arc::new(Semaphore::new(MAX_STREAMS)) };
     server::serve(listeners, routes, table, shutdown).await;
+}
+
+/// Answers on one connection until its end, as [`run`] does on each that it accepts; where it is not `is_unix`, the
+/// Host of a request counts.
+#[doc(hidden)]
+pub async fn converse(stream: tokio::net::UnixStream, is_unix: bool, app: Arc<App>, shutdown: watch::Receiver<bool>) {
+    let (clock, streams) = (Arc::clone(&app.clock), Arc::new(Semaphore::new(MAX_STREAMS)));
+    let connection = server::Connection::new(is_unix, clock.boot(), shutdown);
+    server::converse(Stream::Unix(stream), Routes { app, streams }, connection, clock).await;
 }
 
 /// What the app's side is served from.

@@ -3,13 +3,13 @@
 use std::time::Duration;
 
 /// The first value of `name`, percent-decoded.
-pub(super) fn value(query: Option<&str>, name: &str) -> Option<String> {
+pub fn value(query: Option<&str>, name: &str) -> Option<String> {
     let pairs = query?.split('&').map(|pair| pair.split_once('=').unwrap_or((pair, "")));
     pairs.into_iter().find(|(key, _)| *key == name).map(|(_, value)| decode(value))
 }
 
 /// `500ms`, `30s`, `5m`: a whole number with its unit, so that nobody guesses one.
-pub(super) fn duration(text: &str) -> Option<Duration> {
+pub fn duration(text: &str) -> Option<Duration> {
     let unit_at = text.find(|c: char| !c.is_ascii_digit())?;
     let (number, unit) = text.split_at(unit_at);
     let number = number.parse::<u64>().ok()?;

@@ -18,6 +18,7 @@ use super::listener::Listener;
 use super::reply::Reply;
 use super::socket::{Activity, InRequest, Socket, Stream};
 use super::{SharedClock, stopped};
+use crate::time::Moment;
 
 /// The largest request head. hyper answers 431 to a larger one, and 400 to what is not HTTP.
 const MAX_HEAD: usize = 8 * 1024;
@@ -35,6 +36,12 @@ pub(crate) struct Connection {
     pub(super) is_unix: bool,
     pub(super) activity: Arc<Activity>,
     pub(super) shutdown: watch::Receiver<bool>,
+}
+
+impl Connection {
+    pub(super) fn new(is_unix: bool, now: Moment, shutdown: watch::Receiver<bool>) -> Self {
+        Connection { is_unix, activity: Arc::new(Activity::new(now)), shutdown }
+    }
 }
 
 /// Serves until `shutdown` says true or its sender is gone: then accepts nobody, ends streams, lets answers that are
@@ -93,7 +100,7 @@ async fn accept<H: Handler>(listener: Listener, handler: H, table: Arc<Table>, m
     let _ = tokio::time::timeout(LAST_ANSWERS, async { while connections.join_next().await.is_some() {} }).await;
 }
 
-async fn converse<H: Handler>(stream: Stream, handler: H, connection: Connection, clock: SharedClock) {
+pub(super) async fn converse<H: Handler>(stream: Stream, handler: H, connection: Connection, clock: SharedClock) {
     let socket = Socket::new(stream, Arc::clone(&connection.activity));
     let mut shutdown = connection.shutdown.clone();
     let service = service_fn(|request| {
