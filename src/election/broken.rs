@@ -5,7 +5,7 @@
 macro_rules! rules {
     ($($rule:ident: $sentence:literal,)*) => {
         #[doc(hidden)]
-        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         pub enum BrokenRule {
             $(#[doc = $sentence] $rule,)*
         }
@@ -84,7 +84,7 @@ rules! {
 }
 
 /// Which rule is broken, if any.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub(super) struct Broken {
     #[cfg(debug_assertions)]
     rule: Option<BrokenRule>,

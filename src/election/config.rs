@@ -15,7 +15,7 @@ pub const LARGEST_TOKEN: u64 = (1 << 53) - 1;
 /// How long one attempt may take, at most.
 pub const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(2);
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Config {
     /// `<pod>_<random per start>`: what this candidate writes as `holderIdentity`.
     pub identity: String,

@@ -3,6 +3,7 @@
 //! The delay within [0, T] has a density that grows exponentially towards T: the more candidates, the rarer an early
 //! one, so that the first is alone although nobody knows who it is.
 
+use std::hash::{Hash, Hasher};
 use std::time::Duration;
 
 const SMALLEST: Duration = Duration::from_millis(4);
@@ -11,6 +12,7 @@ const LARGEST: Duration = Duration::from_millis(250);
 /// After an expiry nobody waits for milliseconds, and everybody becomes ready within a clock's granularity.
 const AFTER_EXPIRY: Duration = Duration::from_millis(50);
 
+#[derive(Clone, Debug)]
 pub struct Jitter {
     state: u64,
     /// ln m + 1 for m candidates, or 7 where that is not known: that of some 400.
@@ -32,8 +34,7 @@ impl Jitter {
     /// The wait before taking a record that was released, or (`expired`) one that ran out.
     pub fn delay(&mut self, expired: bool) -> Duration {
         let longest = if expired { self.longest.max(AFTER_EXPIRY) } else { self.longest };
-        let u = self.uniform();
-        longest.mul_f64(((1.0 + u * (self.lambda.exp() - 1.0)).ln() / self.lambda).clamp(0.0, 1.0))
+        longest.mul_f64(share(self.lambda, self.uniform()))
     }
 
     /// A take-over of ours met another's.
@@ -61,9 +62,52 @@ impl Jitter {
     }
 }
 
+/// Which share of the range a uniform `u` of [0, 1) becomes: the inverse of the distribution whose density grows with
+/// e to the lambda.
+fn share(lambda: f64, u: f64) -> f64 {
+    ((1.0 + u * (lambda.exp() - 1.0)).ln() / lambda).clamp(0.0, 1.0)
+}
+
+// For the model checker, which compares whole states: by its bits.
+impl Jitter {
+    #[cfg(debug_assertions)]
+    pub fn reseed(&mut self, seed: u64) {
+        self.state = seed;
+    }
+
+    fn bits(&self) -> (u64, u64, Duration, bool) {
+        (self.state, self.lambda.to_bits(), self.longest, self.n_known)
+    }
+}
+
+impl PartialEq for Jitter {
+    fn eq(&self, other: &Self) -> bool {
+        self.bits() == other.bits()
+    }
+}
+
+impl Eq for Jitter {}
+
+impl Hash for Jitter {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.bits().hash(state);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// F(x) = (e^(lambda x) - 1) / (e^lambda - 1), so that half of all are later than 1 + ln((1 + e^-lambda) / 2) / lambda.
+    #[test]
+    fn the_share_is_the_inverse_of_its_distribution() {
+        for lambda in [1.0, 2.5, 7.0_f64] {
+            assert!(share(lambda, 0.0).abs() < 1e-12);
+            assert!((share(lambda, 1.0) - 1.0).abs() < 1e-12);
+            let median = 1.0 + ((1.0 + (-lambda).exp()) / 2.0).ln() / lambda;
+            assert!((share(lambda, 0.5) - median).abs() < 1e-12, "{lambda}: {}", share(lambda, 0.5));
+        }
+    }
 
     #[test]
     fn few_of_many_candidates_are_early() {

@@ -39,7 +39,7 @@ pub enum Input {
 }
 
 /// How this process is to end.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Shutdown {
     /// The operator asserts that the app ended before.
     pub app_ended: bool,
@@ -50,7 +50,7 @@ pub struct Shutdown {
 }
 
 /// What became of a write.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Outcome {
     /// Written, and this is the object now.
     Committed(Box<Record>),
@@ -85,7 +85,7 @@ pub enum Output {
 }
 
 /// One write: a compare-and-swap on `base`, or a creation.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Write {
     pub attempt: u64,
     pub kind: Kind,
@@ -98,13 +98,13 @@ pub struct Write {
     pub timeout: Duration,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Base {
     pub uid: String,
     pub version: u64,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Kind {
     /// A Lease that nobody holds.
     Create,

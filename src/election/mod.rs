@@ -47,7 +47,7 @@ const HEAD_START: Duration = Duration::from_millis(20);
 const UNRESOLVED_KEPT: usize = 32;
 
 /// A write that was sent.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Attempt {
     id: u64,
     sent_at: Moment,
@@ -58,7 +58,7 @@ struct Attempt {
     spec: Spec,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Role {
     Candidate,
     Landed(Draft),
@@ -67,14 +67,14 @@ enum Role {
 }
 
 /// A term that is written but not begun.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Draft {
     token: u64,
     transitions: i32,
     acquired_at: Timestamp,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Term {
     draft: Draft,
     /// When the newest renewal known to be committed was sent (S2).
@@ -84,7 +84,7 @@ struct Term {
 }
 
 /// A term that ended, and whose record is to be released when nothing said in it is in force any more.
-#[derive(Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Leaving {
     reason: Reason,
     token: u64,
@@ -102,6 +102,7 @@ struct Leaving {
 }
 
 /// One candidate's election for one Lease.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Election {
     config: Config,
     /// Identities of this pod's earlier sidecars under this state directory, whose terms this one may take over.
@@ -159,7 +160,7 @@ pub struct Election {
 }
 
 /// [`Input::Withdrawn`], of the newest not-leader.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Withdrawn {
     version: u64,
     promised_until: Moment,
@@ -167,7 +168,7 @@ struct Withdrawn {
 }
 
 /// This process is told to end.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Ending {
     since: Moment,
     leave_at: Moment,
@@ -235,6 +236,13 @@ impl Election {
     #[cfg(debug_assertions)]
     pub fn break_rule(&mut self, rule: BrokenRule) {
         self.broken = Broken::by(rule);
+    }
+
+    /// For the model checker: the next delays are this seed's, however many were drawn before.
+    #[doc(hidden)]
+    #[cfg(debug_assertions)]
+    pub fn reseed(&mut self, seed: u64) {
+        self.jitter.reseed(seed);
     }
 
     pub fn config(&self) -> &Config {

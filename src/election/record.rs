@@ -10,7 +10,7 @@ use super::config::{LARGEST_TOKEN, LONGEST_LEASE};
 use super::status::LONGEST_POD_NAME;
 
 /// One version of a Lease.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Record {
     pub uid: String,
     /// `metadata.resourceVersion`, which the API server lets clients compare (KEP-5504).
@@ -28,7 +28,7 @@ pub struct Record {
 }
 
 /// `spec`: a change of it restarts a record's age, a change of anything else does not.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Spec {
     /// `holderIdentity`; the empty one is none.
     pub holder: Option<String>,
@@ -43,7 +43,7 @@ pub struct Spec {
     pub preferred_holder: Option<String>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Token {
     Absent,
     Value(u64),
@@ -71,7 +71,7 @@ impl Token {
 }
 
 /// A request to hand over, made of one term: `TOKEN`, or `TOKEN/pod` with the pod that should lead then.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct StepDown {
     pub token: u64,
     pub to: Option<String>,
@@ -142,6 +142,28 @@ mod tests {
         assert_eq!(Token::parse(Some("9007199254740991")), Token::Value(LARGEST_TOKEN));
         for bad in ["9007199254740992", "", "-1", "1.5", "999999999999999999999999999999", " 7", "x"] {
             assert_eq!(Token::parse(Some(bad)), Token::Unreadable, "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_duration_makes_sense_up_to_a_day() {
+        let claimed = |duration_seconds| {
+            let spec = Spec { duration_seconds, ..Spec::default() };
+            let record = Record {
+                uid: String::new(),
+                version: 1,
+                spec,
+                token: Token::Absent,
+                released: None,
+                step_down: None,
+                pod_owned: false,
+            };
+            record.duration()
+        };
+        assert_eq!(claimed(Some(1)), Some(Duration::from_secs(1)));
+        assert_eq!(claimed(Some(86_400)), Some(Duration::from_secs(86_400)));
+        for absurd in [None, Some(0), Some(-5), Some(86_401)] {
+            assert_eq!(claimed(absurd), None, "{absurd:?}");
         }
     }
 

@@ -17,7 +17,7 @@ use crate::time::Moment;
 /// Claims that are remembered; an older write that lands ages out.
 const CLAIMS_KEPT: usize = 32;
 
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Seen {
     /// The newest record; `None` while nothing is known and when the Lease does not exist.
     record: Option<Record>,
@@ -45,7 +45,7 @@ pub struct Seen {
     highest_transitions: Option<(String, i32)>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 enum Standing {
     Unknown,
     /// Never existed, as far as this candidate knows.
@@ -59,7 +59,7 @@ enum Standing {
     CreatedHere,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 struct Term {
     uid: String,
     holder: String,

@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use crate::time::Moment;
 
 /// One lease as this pod's election sees it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Status {
     /// This pod's own term, if it has one. Ask [`Status::leading_at`] instead of looking here.
     pub leading: Option<Leading>,
@@ -29,7 +29,7 @@ pub struct Status {
 }
 
 /// The term of the pod that leads.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Leading {
     /// The fencing token of this term.
     pub token: u64,

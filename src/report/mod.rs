@@ -101,15 +101,9 @@ impl Board {
     pub fn answer_to(&self, now: Moment, may_lead: impl FnOnce(u64) -> bool) -> Answer {
         let mut inner = self.lock();
         let status = inner.status.clone();
-        let leading = status.leading_at(now);
-        let told = leading.filter(|leading| may_lead(leading.token));
-        let withheld = leading.is_some() && told.is_none();
-        let promise = told.map(|leading| Promise {
-            token: leading.token,
-            until: leading.valid_until.min(now + self.answer_ttl),
-            valid_until: leading.valid_until,
-            stop_by: leading.stop_by,
-        });
+        let leads = Promise::of(&status, now, self.answer_ttl);
+        let promise = leads.filter(|promise| may_lead(promise.token));
+        let withheld = leads.is_some() && promise.is_none();
         if let Some(promise) = &promise {
             inner.promised_until = inner.promised_until.max(promise.until);
         }
@@ -188,6 +182,19 @@ pub struct Promise {
     pub until: Moment,
     pub valid_until: Moment,
     pub stop_by: Moment,
+}
+
+impl Promise {
+    /// What an answer at `now` promises, if this status leads then: nothing beyond the term (S6), and nothing for
+    /// longer than the answer TTL.
+    pub fn of(status: &Status, now: Moment, answer_ttl: Duration) -> Option<Promise> {
+        status.leading_at(now).map(|leading| Promise {
+            token: leading.token,
+            until: leading.valid_until.min(now + answer_ttl),
+            valid_until: leading.valid_until,
+            stop_by: leading.stop_by,
+        })
+    }
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use leasehold::election::{Kind, Record, Spec, Token, Write};
 use crate::trace::Time;
 
 /// Who made a version.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum By {
     Pod {
         pod: usize,
@@ -19,7 +19,7 @@ pub enum By {
 }
 
 /// The newest version, and what only the simulator knows of it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Hash)]
 pub struct Object {
     pub record: Record,
     pub by: By,
@@ -52,7 +52,7 @@ impl Object {
 #[derive(Debug)]
 pub struct Conflict;
 
-#[derive(Default)]
+#[derive(Clone, Debug, Default, Hash)]
 pub struct Api {
     pub object: Option<Object>,
     /// etcd's revision: other objects raise it too.
@@ -169,6 +169,13 @@ impl Api {
             self.times.push(at);
         }
         existed
+    }
+
+    /// For the model checker (`tests/model`), in whose states no history is kept.
+    #[allow(dead_code)]
+    pub fn forget_history(&mut self) {
+        self.history.clear();
+        self.times.clear();
     }
 
     /// A restore of etcd: the state and the revision of an older version, and a history that goes on from there.

@@ -228,28 +228,12 @@ impl Checks {
 
     /// S3, S4, S9: an acquiring write was committed on `base`. It was sent at `sent`.
     pub fn acquired(&mut self, taking: Taking) {
-        let Taking { at, sent, pod, base, now, own_duration, created_wait, former, trusting, on_one_machine } = taking;
+        let right = taking.right();
+        let Taking { at, sent, base, now, own_duration, .. } = taking;
         let identity = now.spec.holder.clone().unwrap_or_default();
         let token = now.token.value().unwrap_or(0);
         let waited = sent.since(base.spec_since);
         let spec = &base.record.spec;
-        let held = spec.holder.is_some();
-        let claimed = base.record.duration().unwrap_or_default();
-        let right = if former {
-            Some(Right::OwnFormer)
-        } else if base.is_released() {
-            Some(Right::Released)
-        } else if (base.is_created_by(pod) || on_one_machine && base.is_created_by_a_pod())
-            && sent.since(base.created.1) >= shortened(created_wait)
-        {
-            Some(Right::Created)
-        } else if held && waited >= shortened(own_duration.max(claimed)) {
-            Some(Right::Expired)
-        } else if !held && (trusting || waited >= shortened(own_duration)) {
-            Some(Right::Waited)
-        } else {
-            None
-        };
         if right == Some(Right::Waited) && waited < shortened(own_duration) {
             self.trusted.insert(token);
             self.foreign_write = None;
@@ -309,6 +293,31 @@ pub struct Taking<'a> {
     pub trusting: bool,
     /// A state directory may have come from the pod that created the Lease, on the same clock.
     pub on_one_machine: bool,
+}
+
+impl Taking<'_> {
+    /// By what right, if by any: S3.
+    pub fn right(&self) -> Option<Right> {
+        let base = self.base;
+        let waited = self.sent.since(base.spec_since);
+        let held = base.record.spec.holder.is_some();
+        let claimed = base.record.duration().unwrap_or_default();
+        if self.former {
+            Some(Right::OwnFormer)
+        } else if base.is_released() {
+            Some(Right::Released)
+        } else if (base.is_created_by(self.pod) || self.on_one_machine && base.is_created_by_a_pod())
+            && self.sent.since(base.created.1) >= shortened(self.created_wait)
+        {
+            Some(Right::Created)
+        } else if held && waited >= shortened(self.own_duration.max(claimed)) {
+            Some(Right::Expired)
+        } else if !held && (self.trusting || waited >= shortened(self.own_duration)) {
+            Some(Right::Waited)
+        } else {
+            None
+        }
+    }
 }
 
 /// A duration on a clock that runs fast by rho ends that much sooner in true time.

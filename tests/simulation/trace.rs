@@ -5,7 +5,7 @@ use std::fmt;
 use std::time::Duration;
 
 /// True time, which no candidate can read: nanoseconds since the schedule began.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Time(pub u64);
 
 impl Time {

@@ -1,0 +1,88 @@
+//! `make model`: every setup, each to its larger bound, or to that of `make test` (`quick`).
+//!
+//! With `rules`, each rule of the election is broken in turn, and found out.
+//! `SETUP=name` runs one of them, `FAULTS=n` and `DEPTH=n` (seconds of true time) set its bound.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use leasehold::election::BrokenRule;
+use leasehold_model::report::{Order, explore, never_reached};
+use leasehold_model::rules::{caught_by, find};
+use leasehold_model::setup::Setup;
+
+const THREADS: usize = 2;
+
+fn main() -> ExitCode {
+    let what = std::env::args().nth(1);
+    if what.as_deref() == Some("rules") {
+        return break_rules();
+    }
+    let quick = what.as_deref() == Some("quick");
+    let name = text("SETUP");
+    let (faults, seconds) = (number("FAULTS"), number("DEPTH"));
+    let mut explored = Vec::new();
+    for family in Setup::all() {
+        let setup = if quick { family.quick() } else { family.full() };
+        if name.as_ref().is_some_and(|name| *name != setup.name) {
+            continue;
+        }
+        let faults = faults.map_or(setup.faults, |n| u8::try_from(n).unwrap_or(u8::MAX));
+        let setup = family.within(faults, seconds.map_or(setup.horizon, Duration::from_secs));
+        let found = explore(setup, Order::DepthFirst, THREADS);
+        found.print();
+        if found.violation.is_some() {
+            return ExitCode::FAILURE;
+        }
+        explored.push(found);
+    }
+    if explored.is_empty() {
+        let names: Vec<_> = Setup::all().iter().map(|family| family.full().name).collect();
+        eprintln!("there is no setup of the name {:?}; there are {names:?}", name.unwrap_or_default());
+        return ExitCode::FAILURE;
+    }
+    let never = never_reached(&explored);
+    if name.is_none() && !never.is_empty() {
+        eprintln!("never reached, so never tested: {never:?}");
+        return ExitCode::FAILURE;
+    }
+    ExitCode::SUCCESS
+}
+
+/// With one rule of the election broken, something must be found.
+fn break_rules() -> ExitCode {
+    let mut missed = 0;
+    for rule in BrokenRule::ALL.iter().copied() {
+        let Some(caught) = caught_by(rule) else { continue };
+        if text("RULE").is_some_and(|name| name != format!("{rule:?}")) {
+            continue;
+        }
+        let found = find(rule, &caught);
+        let took = found.took.as_secs_f64();
+        match &found.violation {
+            Some(violation) if caught.by.contains(&violation.invariant) => println!(
+                "| {rule:?} | {} | {} | {} | {} | {took:.1} s |",
+                violation.invariant, caught.setup, found.depth, found.states
+            ),
+            other => {
+                missed += 1;
+                let invariant = other.as_ref().map(|violation| violation.invariant);
+                println!("{rule:?} is broken, and was to fail {:?}: {invariant:?}", caught.by);
+                found.print();
+            }
+        }
+    }
+    if missed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn text(variable: &str) -> Option<String> {
+    std::env::var(variable).ok().filter(|text| !text.is_empty())
+}
+
+fn number(variable: &str) -> Option<u64> {
+    let text = text(variable)?;
+    match text.parse() {
+        Ok(number) => Some(number),
+        Err(_) => panic!("{variable} is {text:?}, which is no whole number"),
+    }
+}
