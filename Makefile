@@ -44,6 +44,7 @@ test: tools examples ## All tests, on a real API server (the first time builds i
 	$(call stage,the election alone: unit tests and 20000 simulated schedules,cargo test --locked --no-default-features --profile sim --lib --test simulation)
 	$(call stage,build leasehold and its tests,cargo test --locked --workspace --no-run)
 	$(call stage,run the tests,cargo test --locked --workspace)
+	$(call stage,visit every state of the election within a bound,$(model) quick)
 
 # The election by itself, optimised, with its checks and its switches.
 simulation := cargo test --locked --no-default-features --profile sim --test simulation
@@ -56,6 +57,16 @@ sim: ## The election under simulated faults, on all cores: N=1000000 schedules, 
 rules: ## What the simulator says to each broken rule of the election: a table, or RULE=name with the trace, SHRINK=1
 	LEASEHOLD_SIM_RULE=$(RULE) LEASEHOLD_SIM_SHRINK=$(SHRINK) $(simulation) $(if $(RULE),one_wrong_rule,wrong_rules) -- --nocapture
 
+model := cargo run --locked --profile sim -p leasehold-model --
+
+.PHONY: model
+model: ## The model checker, to the bound of proof.md: SETUP=name for one setup, FAULTS=n and DEPTH=seconds for another bound
+	SETUP="$(SETUP)" FAULTS=$(FAULTS) DEPTH=$(DEPTH) $(model)
+
+.PHONY: model-rules
+model-rules: ## The shortest path on which the model checker finds each broken rule of the election: a table, or RULE=name
+	RULE=$(RULE) $(model) rules
+
 .PHONY: mutants
 mutants: $(cargo_mutants) ## Small changes to the election's source, one at a time: which does no test notice? FILE=seen.rs for one file (hours)
 	$(call stage,mutations of src/election,LEASEHOLD_SIM_N=2000 $(cargo_mutants) mutants -f 'src/election/$(or $(FILE),*.rs)' -e src/election/broken.rs --no-default-features --profile mutants -C=--lib -C=--test=simulation --timeout 120 -o $(or $(CARGO_TARGET_DIR),target) -- -- election every_invariant)
@@ -64,6 +75,14 @@ mutants: $(cargo_mutants) ## Small changes to the election's source, one at a ti
 fuzz: $(cargo_fuzz) ## Fuzzes all that parses bytes from outside, a minute a target: SECONDS_EACH=600, TARGET=name for one
 	$(call stage,build the targets (the first time 6 min on two cores),$(cargo_fuzz) build --sanitizer none $(TARGET))
 	$(call stage,fuzz,CARGO_FUZZ=$(cargo_fuzz) fuzz/run.sh $(or $(SECONDS_EACH),60) $(TARGET))
+.PHONY: chaos
+chaos: tools ## Sidecars, two API servers and etcd under faults of every kind: MINUTES=10, SEED=n for the same schedule
+	LEASEHOLD_CHAOS_MINUTES=$(or $(MINUTES),10) LEASEHOLD_CHAOS_SEED=$(SEED) cargo test --locked --test chaos no_two_pods -- --nocapture
+
+.PHONY: soak
+soak: tools ## A hundred sidecars for an hour, faults on: memory, descriptors and threads of each: MINUTES=60, SEED=n
+	$(call stage,build the release,cargo build --locked --release --bin leasehold)
+	LEASEHOLD_SOAK_MINUTES=$(or $(MINUTES),60) LEASEHOLD_CHAOS_SEED=$(SEED) LEASEHOLD_BINARY=$(or $(CARGO_TARGET_DIR),$(CURDIR)/target)/release/leasehold cargo test --locked --test chaos -- --ignored --nocapture
 
 .PHONY: bench
 bench: tools ## How long a hand-off takes on a real API server, and what a pod weighs: N=200 for more rounds

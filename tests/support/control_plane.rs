@@ -35,25 +35,33 @@ pub const SIDECAR: &str = "sidecar";
 /// The same, for a test that needs two.
 pub const OTHER: &str = "other";
 
+/// An API server that is told something wrong ends before; later, its own first requests took too long.
+const GIVES_UP_AFTER: Duration = Duration::from_secs(20);
+
 /// The control plane that the tests of this file share. Stop nothing in it.
 pub fn shared() -> &'static ControlPlane {
     static SHARED: LazyLock<ControlPlane> = LazyLock::new(ControlPlane::start);
     &SHARED
 }
 
-/// etcd, a kube-apiserver on it, and ways to disturb them.
+/// etcd, a kube-apiserver or two on it, and ways to disturb them.
 pub struct ControlPlane {
     // The processes first: they end before their folder is removed.
     etcd: Mutex<Option<Process>>,
-    apiserver: Mutex<Option<Process>>,
+    apiservers: Vec<ApiServer>,
     apiserver_flags: Vec<String>,
     etcd_client: Port,
     etcd_peer: Port,
-    secure: Port,
     tools: PathBuf,
     names: Mutex<HashSet<String>>,
     files: AtomicU32,
     folder: Folder,
+}
+
+/// One of the API servers. They share etcd, certificate and keys: any answers for any.
+struct ApiServer {
+    process: Mutex<Option<Process>>,
+    secure: Port,
 }
 
 /// A copy of etcd's data.
@@ -69,6 +77,15 @@ impl ControlPlane {
 
     /// The same with more kube-apiserver flags; a flag given here wins.
     pub fn start_with(apiserver_flags: &[&str]) -> Self {
+        Self::start_servers(1, apiserver_flags)
+    }
+
+    /// The same with two API servers, numbered 0 and 1.
+    pub fn start_pair() -> Self {
+        Self::start_servers(2, &[])
+    }
+
+    fn start_servers(count: usize, apiserver_flags: &[&str]) -> Self {
         let began = clock::now();
         let tools = tools_folder();
         let folder = Folder::new("control-plane");
@@ -76,18 +93,19 @@ impl ControlPlane {
         fs::write(folder.join("tokens.csv"), tokens()).expect("writes the tokens");
         let control_plane = Self {
             etcd: Mutex::new(None),
-            apiserver: Mutex::new(None),
+            apiservers: (0..count).map(|_| ApiServer { process: Mutex::new(None), secure: Port::reserve() }).collect(),
             apiserver_flags: apiserver_flags.iter().map(|flag| flag.to_string()).collect(),
             etcd_client: Port::reserve(),
             etcd_peer: Port::reserve(),
-            secure: Port::reserve(),
             tools,
             names: Mutex::default(),
             files: AtomicU32::new(0),
             folder,
         };
         control_plane.start_etcd();
-        control_plane.start_apiserver();
+        for server in 0..count {
+            control_plane.start_server(server);
+        }
         eprintln!(
             "control plane: ready at {} after {:.1} s",
             control_plane.address(),
@@ -96,9 +114,14 @@ impl ControlPlane {
         control_plane
     }
 
-    /// Where the API server listens.
+    /// Where the (first) API server listens.
     pub fn address(&self) -> SocketAddr {
-        self.secure.address()
+        self.address_of(0)
+    }
+
+    /// Where that API server listens.
+    pub fn address_of(&self, server: usize) -> SocketAddr {
+        self.apiservers[server].secure.address()
     }
 
     /// Its CA certificate, as PEM.
@@ -190,8 +213,17 @@ impl ControlPlane {
         self.connect_with_token(&token_of(user))
     }
 
+    /// [`Self::connect`], to that API server.
+    pub fn connect_to_server(&self, server: usize) -> io::Result<Http> {
+        self.connect_to(self.address_of(server), &token_of(ADMIN))
+    }
+
     fn connect_with_token(&self, token: &str) -> io::Result<Http> {
-        let http = Http::connect_tls(self.address(), self.tls()?)?;
+        self.connect_to(self.address(), token)
+    }
+
+    fn connect_to(&self, server: SocketAddr, token: &str) -> io::Result<Http> {
+        let http = Http::connect_tls(server, self.tls()?)?;
         http.with_header("Authorization", &format!("Bearer {token}")).with_timeout(Duration::from_secs(10))
     }
 
@@ -348,36 +380,22 @@ impl ControlPlane {
 
     /// The API server stands still: its connections stay, nothing answers (SIGSTOP).
     pub fn stop_apiserver(&self) {
-        self.signal_apiserver(Signal::STOP);
+        self.stop_server(0);
     }
 
     /// It goes on (SIGCONT).
     pub fn cont_apiserver(&self) {
-        self.signal_apiserver(Signal::CONT);
+        self.cont_server(0);
     }
 
     /// Kills it: its connections break, and new ones are refused.
     pub fn kill_apiserver(&self) {
-        lock(&self.apiserver).take();
+        self.kill_server(0);
     }
 
     /// Starts it after [`Self::kill_apiserver`], and waits until it is ready.
     pub fn start_apiserver(&self) {
-        let mut slot = lock(&self.apiserver);
-        let log = self.folder.join("kube-apiserver.log");
-        *slot = Some(self.spawn(self.apiserver_command(), &log));
-        let apiserver = slot.as_mut().expect("was just started");
-        wait_for("kube-apiserver", Duration::from_secs(90), || {
-            if apiserver.ended().is_some() {
-                panic!("kube-apiserver ended:\n{}", tail(&log));
-            }
-            let answer = self.api("GET", "/readyz", None).ok();
-            let ready = answer.is_some_and(|answer| answer.status == 200);
-            if !ready {
-                std::thread::sleep(Duration::from_millis(20));
-            }
-            ready.then_some(())
-        });
+        self.start_server(0);
     }
 
     /// Kills and starts it.
@@ -386,9 +404,99 @@ impl ControlPlane {
         self.start_apiserver();
     }
 
-    fn signal_apiserver(&self, signal: Signal) {
-        let apiserver = lock(&self.apiserver);
+    /// [`Self::stop_apiserver`], of that one.
+    pub fn stop_server(&self, server: usize) {
+        self.signal_server(server, Signal::STOP);
+    }
+
+    /// [`Self::cont_apiserver`], of that one.
+    pub fn cont_server(&self, server: usize) {
+        self.signal_server(server, Signal::CONT);
+    }
+
+    /// [`Self::kill_apiserver`], of that one.
+    pub fn kill_server(&self, server: usize) {
+        lock(&self.apiservers[server].process).take();
+    }
+
+    /// [`Self::start_apiserver`], of that one. On a machine that is short of time an API server gives up by itself;
+    /// then another is started, as a kubelet would.
+    pub fn start_server(&self, server: usize) {
+        let address = self.address_of(server);
+        let mut slot = lock(&self.apiservers[server].process);
+        let log = self.apiserver_log(server);
+        let started = clock::now();
+        let apiserver = slot.insert(self.spawn(self.apiserver_command(address), &log));
+        wait_for("kube-apiserver", Duration::from_secs(600), || {
+            if apiserver.ended().is_some() {
+                if clock::now() - started < GIVES_UP_AFTER {
+                    panic!("kube-apiserver ended:\n{}", tail(&log));
+                }
+                *apiserver = self.spawn(self.apiserver_command(address), &log);
+            }
+            let answer = self.connect_to_server(server).and_then(|mut http| http.get("/readyz"));
+            let ready = answer.is_ok_and(|answer| answer.status == 200);
+            if !ready {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            ready.then_some(())
+        });
+    }
+
+    /// The last lines of that API server's log, if it has ended without being killed here.
+    pub fn server_ended(&self, server: usize) -> Option<String> {
+        let ended = lock(&self.apiservers[server].process).as_mut()?.ended()?;
+        Some(format!("{ended}:\n{}", tail(&self.apiserver_log(server))))
+    }
+
+    fn signal_server(&self, server: usize, signal: Signal) {
+        let apiserver = lock(&self.apiservers[server].process);
         apiserver.as_ref().expect("the API server runs").signal(signal);
+    }
+
+    fn apiserver_log(&self, server: usize) -> PathBuf {
+        let name = if server == 0 { "kube-apiserver.log".into() } else { format!("kube-apiserver-{server}.log") };
+        self.folder.join(&name)
+    }
+
+    /// etcd stands still (SIGSTOP): no API server can read or write.
+    pub fn stop_etcd(&self) {
+        self.signal_etcd(Signal::STOP);
+    }
+
+    /// It goes on (SIGCONT).
+    pub fn cont_etcd(&self) {
+        self.signal_etcd(Signal::CONT);
+    }
+
+    fn signal_etcd(&self, signal: Signal) {
+        lock(&self.etcd).as_ref().expect("etcd runs").signal(signal);
+    }
+
+    /// Kills it: what it acknowledged stays.
+    pub fn kill_etcd(&self) {
+        lock(&self.etcd).take();
+    }
+
+    /// Starts it after [`Self::kill_etcd`], and waits until it is well.
+    pub fn restart_etcd(&self) {
+        self.kill_etcd();
+        self.start_etcd();
+    }
+
+    /// Forgets every revision but the present one: a watch from an older one is 410, also in etcd.
+    pub fn compact_etcd(&self) -> io::Result<()> {
+        let ask = |path: &str, body: &Value| {
+            let http = Http::connect(self.etcd_client.address())?;
+            let answer = http.with_timeout(Duration::from_secs(5))?.post(path, body)?;
+            match answer.status {
+                200 => Ok(answer.json()),
+                _ => Err(io::Error::other(format!("{answer:?}"))),
+            }
+        };
+        // The gateway's numbers are strings, and the key is base64 of a zero byte: none.
+        let present = ask("/v3/kv/range", &json!({"key": "AA=="}))?["header"]["revision"].clone();
+        ask("/v3/kv/compaction", &json!({"revision": present, "physical": true})).map(drop)
     }
 
     /// Copies etcd's data, which stands still for some milliseconds: what it would find had it
@@ -406,13 +514,13 @@ impl ControlPlane {
     /// Puts a snapshot back as the manual says to: API server and etcd stop, both start on the
     /// older data. What was written since is gone, and resourceVersions count from there again.
     pub fn restore(&self, snapshot: &Snapshot) {
-        self.kill_apiserver();
-        lock(&self.etcd).take();
+        (0..self.apiservers.len()).for_each(|server| self.kill_server(server));
+        self.kill_etcd();
         let data = self.folder.join("etcd");
         fs::remove_dir_all(&data).expect("removes etcd's data");
         copy_folder(&snapshot.folder.join("etcd"), &data);
         self.start_etcd();
-        self.start_apiserver();
+        (0..self.apiservers.len()).for_each(|server| self.start_server(server));
     }
 
     // --- The processes ---
@@ -449,13 +557,13 @@ impl ControlPlane {
         etcd
     }
 
-    fn apiserver_command(&self) -> Command {
+    fn apiserver_command(&self, address: SocketAddr) -> Command {
         let mut apiserver = Command::new(self.tools.join("kube-apiserver"));
         apiserver
             .arg(format!("--etcd-servers=http://{}", self.etcd_client.address()))
             .arg("--bind-address=127.0.0.1")
             .arg("--advertise-address=127.0.0.1")
-            .arg(format!("--secure-port={}", self.secure.address().port()))
+            .arg(format!("--secure-port={}", address.port()))
             // It makes a certificate of its own there, and keeps it over a restart.
             .arg("--cert-dir")
             .arg(self.folder.join("certificates"))

@@ -6,7 +6,7 @@
 //! (the sidecar was frozen over the answer) promises nothing. Invariant S1 says that no two pods'
 //! promises overlap: [`Recorder::assert_no_overlap`].
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::fs;
 use std::net::{Shutdown, TcpStream};
@@ -21,8 +21,10 @@ use super::clock::{self, BootTime};
 use super::http::Http;
 use super::sidecar::{Shared, Sidecar};
 
-/// Between two questions to one sidecar.
+/// Between two questions to one sidecar, unless a test says otherwise.
 const PAUSE: Duration = Duration::from_millis(5);
+/// A sidecar that takes longer over an answer was not running, or the machine was not.
+const STALL: Duration = Duration::from_millis(100);
 
 /// Watches until it is stopped or dropped.
 pub struct Recorder {
@@ -31,6 +33,7 @@ pub struct Recorder {
     /// The connections in use: shutting them down ends a read that a frozen sidecar blocks.
     sockets: Arc<Mutex<Vec<TcpStream>>>,
     threads: Vec<JoinHandle<()>>,
+    pause: Duration,
 }
 
 #[derive(Default)]
@@ -38,8 +41,16 @@ struct Record {
     promises: Vec<Promise>,
     turns: Vec<Turn>,
     answers: usize,
-    /// Pods whose app ended: what is told after it is told to nobody.
-    ended: BTreeSet<String>,
+    /// Questions that took longer than [`STALL`]: when asked, when answered.
+    stalls: Vec<(BootTime, BootTime)>,
+    /// The apps that ended once, by their pods.
+    apps: BTreeMap<String, App>,
+}
+
+/// An app that ended: what is told is told to nobody until another has begun.
+enum App {
+    Ended,
+    BeganAt(BootTime),
 }
 
 /// In `[from, until)` an app in this pod may act as leader. Promises that touch are one.
@@ -59,6 +70,8 @@ pub struct Turn {
     pub pod: String,
     pub leader: bool,
     pub token: Option<u64>,
+    /// The how manieth process of the pod's sidecar answered.
+    pub start: usize,
     /// `reason` of the answer, or `unreachable`.
     pub reason: String,
     /// Before the request was sent.
@@ -70,8 +83,18 @@ pub struct Turn {
 impl Recorder {
     /// Watches these sidecars, also over their restarts.
     pub fn start<'a>(sidecars: impl IntoIterator<Item = &'a Sidecar>) -> Self {
-        let mut recorder =
-            Self { record: Arc::default(), stopping: Arc::default(), sockets: Arc::default(), threads: Vec::new() };
+        Self::start_every(PAUSE, sidecars)
+    }
+
+    /// The same with another pause between two questions.
+    pub fn start_every<'a>(pause: Duration, sidecars: impl IntoIterator<Item = &'a Sidecar>) -> Self {
+        let mut recorder = Self {
+            record: Arc::default(),
+            stopping: Arc::default(),
+            sockets: Arc::default(),
+            threads: Vec::new(),
+            pause,
+        };
         for sidecar in sidecars {
             recorder.watch(sidecar);
         }
@@ -85,6 +108,7 @@ impl Recorder {
             record: self.record.clone(),
             stopping: self.stopping.clone(),
             sockets: self.sockets.clone(),
+            pause: self.pause,
         };
         let files = watcher.clone();
         self.threads.push(thread::spawn(move || watcher.ask()));
@@ -95,10 +119,31 @@ impl Recorder {
     pub fn app_ended(&self, pod: &str) {
         let now = clock::now();
         let mut record = lock(&self.record);
-        record.ended.insert(pod.into());
+        record.apps.insert(pod.into(), App::Ended);
         for promise in record.promises.iter_mut().filter(|promise| promise.pod == pod) {
             promise.until = promise.until.min(now);
         }
+    }
+
+    /// Another app has begun in this pod: what it asks from now on is told to it.
+    pub fn app_began(&self, pod: &str) {
+        lock(&self.record).apps.insert(pod.into(), App::BeganAt(clock::now()));
+    }
+
+    /// A promise that came to an app in another way than by a question or a file: an event of a stream, just read.
+    pub fn heard(&self, pod: &str, by: &'static str, event: &Value) {
+        let now = clock::now();
+        if let Some((token, _, until)) = from_json(event) {
+            lock(&self.record).promise(now, Promise { pod: pod.into(), token, by, from: now, until });
+        }
+    }
+
+    /// The pod that leads now, and its token, as far as it was asked.
+    pub fn leading(&self) -> Option<(String, u64)> {
+        let now = clock::now();
+        let record = lock(&self.record);
+        let promise = record.promises.iter().filter(|promise| promise.until > now).max_by_key(|p| p.token)?;
+        Some((promise.pod.clone(), promise.token))
     }
 
     /// Stops watching; the record stays.
@@ -129,6 +174,11 @@ impl Recorder {
     /// How many HTTP answers there were.
     pub fn answers(&self) -> usize {
         lock(&self.record).answers
+    }
+
+    /// When sidecars took longer than a tenth of a second over an answer: asked, answered.
+    pub fn stalls(&self) -> Vec<(BootTime, BootTime)> {
+        lock(&self.record).stalls.clone()
     }
 
     /// The first turn at or after `since` in which a pod leads that `wanted` takes.
@@ -163,15 +213,26 @@ impl Drop for Recorder {
 
 /// What is wrong with promises in the order of their beginnings, if anything.
 pub fn fault(promises: &[Promise]) -> Option<String> {
+    if let Some((first, second)) = overlaps(promises).first() {
+        let overlap = first.until.min(second.until) - second.from;
+        return Some(format!("S1: two pods were told to lead for {overlap:?}:\n{first}\n{second}"));
+    }
+    token_fault(promises)
+}
+
+/// The promises of two pods that were in force at once, of promises in the order of their beginnings.
+pub fn overlaps(promises: &[Promise]) -> Vec<(&Promise, &Promise)> {
+    let mut found = Vec::new();
     for (index, first) in promises.iter().enumerate() {
         let later = promises[index + 1..].iter();
-        for second in later.take_while(|second| second.from < first.until) {
-            if second.pod != first.pod {
-                let overlap = first.until.min(second.until) - second.from;
-                return Some(format!("S1: two pods were told to lead for {overlap:?}:\n{first}\n{second}"));
-            }
-        }
+        let beside = later.take_while(|second| second.from < first.until);
+        found.extend(beside.filter(|second| second.pod != first.pod).map(|second| (first, second)));
     }
+    found
+}
+
+/// What is wrong with the tokens of promises in the order of their beginnings.
+pub fn token_fault(promises: &[Promise]) -> Option<String> {
     // Each term, by its first promise.
     let mut terms: Vec<&Promise> = Vec::new();
     for promise in promises {
@@ -193,6 +254,7 @@ struct Watcher {
     record: Arc<Mutex<Record>>,
     stopping: Arc<AtomicBool>,
     sockets: Arc<Mutex<Vec<TcpStream>>>,
+    pause: Duration,
 }
 
 impl Watcher {
@@ -203,37 +265,40 @@ impl Watcher {
     /// Asks over one connection as long as it holds.
     fn ask(&self) {
         while self.goes_on() {
-            if let Some(mut http) = self.connect() {
-                while self.goes_on() && self.ask_once(&mut http) {
-                    thread::sleep(PAUSE);
+            if let Some((mut http, start)) = self.connect() {
+                while self.goes_on() && self.ask_once(&mut http, start) {
+                    thread::sleep(self.pause);
                 }
             }
-            thread::sleep(PAUSE);
+            thread::sleep(self.pause);
         }
     }
 
-    fn connect(&self) -> Option<Http> {
+    fn connect(&self) -> Option<(Http, usize)> {
         let asked = clock::now();
-        let address = self.sidecar.listener("http")?;
+        let (address, start) = self.sidecar.listener_and_start("http")?;
         let connected = Http::connect(address).and_then(|http| Ok((http.socket()?, http)));
         let Ok((socket, http)) = connected else {
-            self.unreachable(asked);
+            self.unreachable(asked, start);
             return None;
         };
         let mut sockets = lock(&self.sockets);
         sockets.retain(|socket| socket.peer_addr().is_ok());
         sockets.push(socket);
-        Some(http)
+        Some((http, start))
     }
 
     /// False when the connection is of no more use.
-    fn ask_once(&self, http: &mut Http) -> bool {
+    fn ask_once(&self, http: &mut Http, start: usize) -> bool {
         let asked = clock::now();
         let answer = http.get("/v1/leader");
         let received = clock::now();
+        if received - asked > STALL {
+            lock(&self.record).stalls.push((asked, received));
+        }
         let Ok(answer) = answer else {
             if self.goes_on() {
-                self.unreachable(asked);
+                self.unreachable(asked, start);
             }
             return false;
         };
@@ -248,28 +313,31 @@ impl Watcher {
             pod: self.sidecar.pod.clone(),
             leader,
             token,
+            start,
             reason: status["reason"].as_str().unwrap_or_default().into(),
             asked,
             received,
         });
         if leader {
             let valid = status["valid_for_ms"].as_u64().unwrap_or_default();
-            record.promise(Promise {
+            let promise = Promise {
                 pod: self.sidecar.pod.clone(),
                 token: token.unwrap_or_default(),
                 by: "http",
                 from: received,
                 until: asked + Duration::from_millis(valid),
-            });
+            };
+            record.promise(asked, promise);
         }
         true
     }
 
-    fn unreachable(&self, asked: BootTime) {
+    fn unreachable(&self, asked: BootTime, start: usize) {
         lock(&self.record).turn(Turn {
             pod: self.sidecar.pod.clone(),
             leader: false,
             token: None,
+            start,
             reason: "unreachable".into(),
             asked,
             received: clock::now(),
@@ -279,22 +347,18 @@ impl Watcher {
     /// Reads both files as an app would.
     fn read(&self) {
         while self.goes_on() {
-            for (file, parse) in [("status.env", from_env as Parse), ("status.json", from_json)] {
+            for (file, parse) in [("status.env", from_env as Parse), ("status.json", from_json_text)] {
+                let began = clock::now();
                 let text = fs::read_to_string(self.sidecar.report.join(file));
                 let now = clock::now();
                 if let Some((token, from, until)) = text.ok().and_then(|text| parse(&text))
                     && from <= now
                 {
-                    lock(&self.record).promise(Promise {
-                        pod: self.sidecar.pod.clone(),
-                        token,
-                        by: file,
-                        from: now,
-                        until,
-                    });
+                    let promise = Promise { pod: self.sidecar.pod.clone(), token, by: file, from: now, until };
+                    lock(&self.record).promise(began, promise);
                 }
             }
-            thread::sleep(PAUSE);
+            thread::sleep(self.pause);
         }
     }
 }
@@ -313,8 +377,11 @@ fn from_env(text: &str) -> Option<(u64, BootTime, BootTime)> {
     Some((number("LEASEHOLD_TOKEN")?, time("LEASEHOLD_VALID_FROM")?, time("LEASEHOLD_VALID_UNTIL")?))
 }
 
-fn from_json(text: &str) -> Option<(u64, BootTime, BootTime)> {
-    let status: Value = serde_json::from_str(text).ok()?;
+fn from_json_text(text: &str) -> Option<(u64, BootTime, BootTime)> {
+    from_json(&serde_json::from_str(text).ok()?)
+}
+
+fn from_json(status: &Value) -> Option<(u64, BootTime, BootTime)> {
     (status["leader"] == true).then_some(())?;
     let until = status["valid_until_uptime"].as_f64()?;
     let until = Duration::try_from_secs_f64(until).ok()?;
@@ -330,9 +397,15 @@ impl Record {
         }
     }
 
-    fn promise(&mut self, promise: Promise) {
-        // Read late: it promised nothing to anyone.
-        if promise.from >= promise.until || self.ended.contains(&promise.pod) {
+    /// `asked`: when who is promised this began to ask.
+    fn promise(&mut self, asked: BootTime, promise: Promise) {
+        let to_nobody = match self.apps.get(&promise.pod) {
+            Some(App::Ended) => true,
+            Some(App::BeganAt(at)) => asked < *at,
+            None => false,
+        };
+        // Read late, it promised nothing to anyone.
+        if promise.from >= promise.until || to_nobody {
             return;
         }
         let mut earlier = self.promises.iter_mut().rev();

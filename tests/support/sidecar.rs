@@ -98,7 +98,7 @@ pub struct Sidecar {
 }
 
 /// What a recorder needs to know of a sidecar, over restarts.
-pub(super) struct Shared {
+pub struct Shared {
     pub pod: String,
     pub report: PathBuf,
     log: Mutex<Log>,
@@ -109,8 +109,9 @@ struct Log {
     lines: Vec<String>,
     /// Of the present process: listener -> address.
     listeners: BTreeMap<String, SocketAddr>,
-    /// How many processes there were.
+    /// How many processes there were, and the present one's id.
     starts: usize,
+    process_id: u32,
 }
 
 impl Sidecar {
@@ -234,7 +235,7 @@ impl Sidecar {
 
     /// Every line that it has written to stderr, over restarts.
     pub fn log(&self) -> Vec<String> {
-        self.shared.lock().lines.clone()
+        self.shared.log()
     }
 
     /// Waits for a JSON log line that `accept` takes, also one already written.
@@ -335,7 +336,8 @@ impl Sidecar {
         self.memory_kb("VmRSS")
     }
 
-    pub(super) fn shared(&self) -> Arc<Shared> {
+    /// What there is to know of it over restarts, also while somebody disturbs it.
+    pub fn shared(&self) -> Arc<Shared> {
         self.shared.clone()
     }
 }
@@ -357,6 +359,23 @@ impl Shared {
     /// Where the present process listens.
     pub fn listener(&self, name: &str) -> Option<SocketAddr> {
         self.lock().listeners.get(name).copied()
+    }
+
+    /// The same, and the how manieth process that is.
+    pub fn listener_and_start(&self, name: &str) -> Option<(SocketAddr, usize)> {
+        let log = self.lock();
+        Some((log.listeners.get(name).copied()?, log.starts))
+    }
+
+    /// The how manieth process runs, or ran last, and its id.
+    pub fn process(&self) -> (usize, u32) {
+        let log = self.lock();
+        (log.starts, log.process_id)
+    }
+
+    /// Every line that it has written to stderr, over restarts.
+    pub fn log(&self) -> Vec<String> {
+        self.lock().lines.clone()
     }
 
     fn lock(&self) -> MutexGuard<'_, Log> {
@@ -387,6 +406,7 @@ fn launch(builder: &Builder, folder: &Folder, shared: &Arc<Shared>) -> Process {
         log.starts
     };
     let mut process = Process::start(command).expect("leasehold can be started");
+    shared.lock().process_id = process.id();
     let stderr = process.streams().stderr.take().expect("asked for as a pipe");
     let shared = shared.clone();
     thread::spawn(move || {
