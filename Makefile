@@ -75,6 +75,7 @@ mutants: $(cargo_mutants) ## Small changes to the election's source, one at a ti
 fuzz: $(cargo_fuzz) ## Fuzzes all that parses bytes from outside, a minute a target: SECONDS_EACH=600, TARGET=name for one
 	$(call stage,build the targets (the first time 6 min on two cores),$(cargo_fuzz) build --sanitizer none $(TARGET))
 	$(call stage,fuzz,CARGO_FUZZ=$(cargo_fuzz) fuzz/run.sh $(or $(SECONDS_EACH),60) $(TARGET))
+
 .PHONY: chaos
 chaos: tools ## Sidecars, two API servers and etcd under faults of every kind: MINUTES=10, SEED=n for the same schedule
 	LEASEHOLD_CHAOS_MINUTES=$(or $(MINUTES),10) LEASEHOLD_CHAOS_SEED=$(SEED) cargo test --locked --test chaos no_two_pods -- --nocapture

@@ -18,6 +18,8 @@ pub enum Class {
     Killed,
     /// Outages too short to change anything (L3).
     Outages,
+    /// Watches bring old versions, lag, are silent, and begin anew all the time, which changes nothing (L3).
+    Replays,
     /// Holders hand over: step-down, SIGTERM, the app's end (L2).
     HandOver,
     /// Requests, answers and watch events are lost, late or refused.
@@ -54,10 +56,11 @@ pub enum Class {
 }
 
 impl Class {
-    pub const ALL: [Class; 19] = [
+    pub const ALL: [Class; 20] = [
         Class::Calm,
         Class::Killed,
         Class::Outages,
+        Class::Replays,
         Class::HandOver,
         Class::Network,
         Class::Process,
@@ -102,10 +105,10 @@ impl Class {
         match self {
             // A released record put back is a proof to whoever never saw the newer term.
             Class::PutBack => &["S1", "S3"],
-            // Versions, tokens and transitions begin anew below those given out.
-            Class::RolledBack => &["S1", "S2", "S3", "S4", "S9"],
+            // Versions and tokens begin anew below those given out.
+            Class::RolledBack => &["S1", "S3", "S4"],
             Class::ClockRates => &["S1", "S3"],
-            Class::LostWrites => &["S1", "S2", "S3", "S4", "S9"],
+            Class::LostWrites => &["S1", "S2"],
             Class::ClockStood => &["S1"],
             _ => &[],
         }
@@ -597,6 +600,10 @@ impl Plan {
                 draw(&Fault::HANDS, 0, 3, rng);
                 draw(&Fault::HAND_OVER, 0, 2, rng);
                 draw(&[Fault::CutOffAndDeleted], 0, 1, rng);
+            }
+            Class::Replays => {
+                self.odds.watch = rng.between(500, 5000) as u32;
+                draw(&[Fault::WatchExpired, Fault::WatchExpired, Fault::WatchBroken, Fault::ServerLags], 10, 60, rng);
             }
             Class::Restarts => {}
             Class::Touched => draw(&Fault::TOUCHES, 1, 4, rng),
