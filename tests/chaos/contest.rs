@@ -29,9 +29,8 @@ pub const USUAL: Times = Times([15_000, 12_000, 3000, 1000]);
 pub const LENGTHENED_BY: Duration = Duration::from_secs(1);
 
 /// From a free candidate's view: a reconnection, a list, a process's start, its writes, on a machine that does all of
-/// it at once. Where more wants to run than there are processors, each waits so many times longer.
-const SLACK: Duration = Duration::from_secs(3);
-const MOST_SLACK: Duration = Duration::from_secs(60);
+/// it at once.
+const SLACK: Duration = Duration::from_secs(5);
 
 impl Times {
     pub fn duration(self) -> Duration {
@@ -51,11 +50,9 @@ impl Times {
         ((self.renew_deadline() - self.renew_interval()) / 3).min(Duration::from_secs(2))
     }
 
-    /// How long a candidate that nothing hinders may take to lead: L4 with what reconnecting costs on a machine that
-    /// is so many times overloaded.
-    pub fn bound(self, overload: f64) -> Duration {
-        let slack = SLACK.mul_f64(overload).min(MOST_SLACK);
-        self.duration() + LENGTHENED_BY + self.renew_interval() + slack
+    /// How long a candidate that nothing hinders may take to lead: L4 with what reconnecting costs.
+    pub fn bound(self) -> Duration {
+        self.duration() + LENGTHENED_BY + self.renew_interval() + SLACK
     }
 }
 
@@ -177,14 +174,6 @@ fn lease_letter(index: usize) -> String {
 
 fn name_number(name: &str) -> u64 {
     name.bytes().fold(0, |number, byte| number * 256 + u64::from(byte))
-}
-
-/// How many times more wants to run than there are processors, on average over the last minute; 1 at least.
-pub fn overload() -> f64 {
-    let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
-    let load: f64 = load.split(' ').next().and_then(|load| load.parse().ok()).unwrap_or(1.0);
-    let processors = std::thread::available_parallelism().map_or(1, usize::from);
-    (load / processors as f64).max(1.0)
 }
 
 /// Kinds of pods: all evidences and ways to end occur among five.

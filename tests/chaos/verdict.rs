@@ -55,7 +55,6 @@ pub fn judge(world: &World, all_kinds: bool) -> Vec<String> {
     let findings = look(world, &entries, until);
     let answers_lost: usize = world.contests.iter().flat_map(|contest| &contest.candidates).map(lost).sum();
     let mut wrongs = world.wrongs();
-    println!("the machine: {:.1} times overloaded at most, which the bounds allow for", world.overload());
     println!("faults: {}, and {answers_lost} answers to writes lost", entries.len());
     println!("{}", world.journal.summary());
     for finding in &findings {
@@ -129,7 +128,7 @@ impl Findings {
         let measured: Vec<_> = gaps.into_iter().map(|gap| measure(gap, entries, lease, pods)).collect();
         let longest = measured.iter().copied().max_by_key(|gap| gap.length).unwrap_or_default();
         let least_excusable = measured.iter().copied().max_by_key(|gap| gap.undisturbed).unwrap_or_default();
-        let bound = world.bound(contest.times);
+        let bound = contest.times.bound();
         if least_excusable.undisturbed > bound {
             let (from, alone) = (least_excusable.from.as_secs_f64(), least_excusable.undisturbed);
             wrongs.push(format!(

@@ -7,7 +7,7 @@ use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use crate::contest::{Contest, Plan, Times, overload};
+use crate::contest::{Contest, Plan};
 use crate::fault::{Dealer, Deck, Fault};
 use crate::journal::Journal;
 use crate::rng::Rng;
@@ -22,8 +22,6 @@ pub struct World<'a> {
     pub contests: Vec<Contest<'a>>,
     pub journal: Journal,
     wrongs: Mutex<Vec<String>>,
-    /// The most that the machine was overloaded so far.
-    overload: Mutex<f64>,
 }
 
 /// How quickly faults follow on each other in a lane.
@@ -48,8 +46,7 @@ impl<'a> World<'a> {
     pub fn start(control_plane: &'a ControlPlane, plans: &[Plan], seed: u64) -> Self {
         let contests: Vec<_> =
             plans.iter().enumerate().map(|(index, plan)| Contest::start(control_plane, index, plan, seed)).collect();
-        let (wrongs, overload) = (Mutex::default(), Mutex::new(1.0));
-        Self { control_plane, contests, journal: Journal::new(), wrongs, overload }
+        Self { control_plane, contests, journal: Journal::new(), wrongs: Mutex::default() }
     }
 
     /// The lanes of a storm: one for the control plane, and so many of each kind for each lease.
@@ -118,24 +115,12 @@ impl<'a> World<'a> {
         while contest.leader().is_none_or(|(_, now)| now <= token) {
             let undisturbed_since = began.max(self.journal.last_end(Fault::Slow));
             let waited = clock::now() - undisturbed_since;
-            if waited > self.bound(contest.times) || clock::now() > began + FOR_EVER {
+            if waited > contest.times.bound() || clock::now() > began + FOR_EVER {
                 let name = &contest.name;
                 return self.wrong(format!("lease {name}: nobody leads {waited:.1?} after {after} (token {token})"));
             }
             thread::sleep(Duration::from_millis(10));
         }
-    }
-
-    /// How many times the machine was overloaded, at most.
-    pub fn overload(&self) -> f64 {
-        let mut most = self.overload.lock().unwrap_or_else(PoisonError::into_inner);
-        *most = most.max(overload());
-        *most
-    }
-
-    /// How long a lease may be without a leader, when nothing hinders somebody.
-    pub fn bound(&self, times: Times) -> Duration {
-        times.bound(self.overload())
     }
 
     /// What ought not to be, said at once and counted at the end.

@@ -105,8 +105,8 @@ impl Class {
         match self {
             // A released record put back is a proof to whoever never saw the newer term.
             Class::PutBack => &["S1", "S3"],
-            // Versions and tokens begin anew below those given out.
-            Class::RolledBack => &["S1", "S3", "S4"],
+            // Versions, tokens and transitions begin anew below those given out.
+            Class::RolledBack => &["S1", "S3", "S4", "S9"],
             Class::ClockRates => &["S1", "S3"],
             Class::LostWrites => &["S1", "S2"],
             Class::ClockStood => &["S1"],

@@ -10,6 +10,9 @@ use crate::checks::Right;
 use crate::faults::{Class, Fault};
 use crate::world::Report;
 
+/// An invariant that may fail under a broken assumption does so rarely.
+const ENOUGH_FOR_EXCUSES: u64 = 1_000_000;
+
 #[derive(Default)]
 pub struct Sum {
     pub schedules: u64,
@@ -131,10 +134,13 @@ impl Sum {
         never("faults", Fault::ALL.iter().filter(|fault| !self.faults.contains_key(fault)).collect());
         never("rights to begin a term", Right::ALL.iter().filter(|right| !self.rights.contains_key(right)).collect());
         never("reasons", Reason::ALL.iter().filter(|reason| !self.reasons.contains_key(reason.as_str())).collect());
-        let excuses = Class::ALL.iter().flat_map(|class| class.excuses().iter().map(|invariant| (*class, *invariant)));
-        never("excuses", excuses.filter(|excuse| !self.excused.contains_key(excuse)).collect());
         assert!(self.enforced > 0, "never reached, so never tested: a run under exec");
         assert!(self.named.0 > 0, "never reached, so never tested: a release to a named pod");
         assert!(self.landed_late > 0, "never reached, so never tested: a taking write that landed late");
+        if self.schedules < ENOUGH_FOR_EXCUSES {
+            return;
+        }
+        let excuses = Class::ALL.iter().flat_map(|class| class.excuses().iter().map(|invariant| (*class, *invariant)));
+        never("excuses", excuses.filter(|excuse| !self.excused.contains_key(excuse)).collect());
     }
 }

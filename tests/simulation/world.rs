@@ -202,9 +202,20 @@ enum StartState {
 
 #[derive(Clone, Debug)]
 enum Request {
-    Put { write: Write, identity: String, token: u64, handed_out: Moment, sent: Time },
+    Put { write: Write, sent: Sent },
     Read,
     List,
+}
+
+/// What is known of a write when it is sent.
+#[derive(Clone, Debug)]
+struct Sent {
+    at: Time,
+    identity: String,
+    token: u64,
+    handed_out: Moment,
+    /// It is written over a record of a former sidecar of this pod, by what the state directory says.
+    over_former: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -951,7 +962,12 @@ impl World {
                 }
                 let Some(process) = &self.pods[pod].process else { return };
                 let (attempt, timeout) = (write.attempt, write.timeout);
-                let request = Request::Put { write, identity: process.identity.clone(), token, handed_out, sent: at };
+                let (identity, state) = (process.identity.clone(), &self.pods[pod].state);
+                let holder = process.election.seen().record().and_then(Record::holder).unwrap_or_default();
+                let over_former = holder != identity
+                    && pod_of(holder) == pod_of(&identity)
+                    && state.identities.iter().any(|known| known == holder);
+                let request = Request::Put { write, sent: Sent { at, identity, token, handed_out, over_former } };
                 self.request(pod, Waiting::Write { attempt }, request, timeout);
             }
             Output::Read { timeout, .. } => self.request(pod, Waiting::Read, Request::Read, timeout),
@@ -1129,7 +1145,7 @@ impl World {
     }
 
     fn serve(&mut self, pod: usize, life: u32, request: Request) -> Answer {
-        let Request::Put { write, identity, token, handed_out, sent } = request else {
+        let Request::Put { write, sent } = request else {
             let (record, version) = self.reads();
             return Answer::Got(record, version);
         };
@@ -1148,18 +1164,18 @@ impl World {
                 }
                 self.trace.note(at, || {
                     format!(
-                        "API: pod {pod}'s {:?} ({identity}.{}, attempt {}) is version {}",
-                        write.kind, life, write.attempt, record.version
+                        "API: pod {pod}'s {:?} ({}.{}, attempt {}) is version {}",
+                        write.kind, sent.identity, life, write.attempt, record.version
                     )
                 });
                 if matches!(write.kind, Kind::Acquire { .. } | Kind::Renew) {
-                    self.checks.wrote(&identity, token, handed_out);
+                    self.checks.wrote(&sent.identity, sent.token, sent.handed_out);
                     if let Some(expected) = self.expected.as_mut().filter(|expected| expected.not == pod) {
                         expected.by = expected.by.max(at.plus(expected.after_renewal));
                     }
                 }
                 match (write.kind, base) {
-                    (Kind::Acquire { .. }, Some(base)) => self.judge_taking(pod, &identity, sent, &base, &record),
+                    (Kind::Acquire { .. }, Some(base)) => self.judge_taking(pod, &sent, &base, &record),
                     (Kind::Acquire { .. }, None) => self.checks.took_nothing(at, pod),
                     _ => {}
                 }
@@ -1180,22 +1196,18 @@ impl World {
         self.api.read()
     }
 
-    fn judge_taking(&mut self, pod: usize, identity: &str, sent: Time, base: &Object, now: &Record) {
+    fn judge_taking(&mut self, pod: usize, sent: &Sent, base: &Object, now: &Record) {
         self.count_named(pod, base);
         let this = &self.pods[pod];
-        let holder = base.record.holder().unwrap_or_default();
-        let former = holder != identity
-            && pod_of(holder) == pod_of(identity)
-            && this.state.identities.iter().any(|known| known == holder);
         self.checks.acquired(Taking {
             at: self.at,
-            sent,
+            sent: sent.at,
             pod,
             base,
             now,
             own_duration: this.config.lease_duration,
             created_wait: this.config.answer_ttl + DELETION_NOTICE,
-            former,
+            former: sent.over_former,
             trusting: this.config.trust_unheld,
             on_one_machine: self.plan.one_machine,
         });
