@@ -42,7 +42,8 @@ fn main() -> ExitCode {
         return ExitCode::FAILURE;
     }
     let never = never_reached(&explored);
-    if name.is_none() && !never.is_empty() {
+    // The smaller bounds do not reach everything.
+    if !quick && name.is_none() && !never.is_empty() {
         eprintln!("never reached, so never tested: {never:?}");
         return ExitCode::FAILURE;
     }
