@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use crate::support::app::Lock;
 use crate::support::clock;
+use crate::support::control_plane::Port;
 use crate::support::http::Http;
 use crate::support::proxy::Proxy;
 use crate::support::recorder::Recorder;
@@ -46,6 +47,8 @@ pub struct Candidate {
     pub body: Mutex<Body>,
     /// Grows with each beginning and end of its app: even, one lives.
     pub apps: Arc<AtomicUsize>,
+    /// Its own over all restarts: a pod's localhost is nobody else's.
+    _port: Port,
 }
 
 pub struct Link {
@@ -75,7 +78,9 @@ impl Candidate {
             Evidence::Lock => builder.flag("--app-alive", "lock"),
             Evidence::Session => builder.flag("--app-alive", "session"),
         };
+        let port = Port::reserve();
         let sidecar = builder
+            .flag("--listen", &port.address().to_string())
             .flag("--on-sigterm", kind.on_sigterm)
             .flag("--shutdown-grace", &format!("{}s", GRACE.as_secs()))
             .flag("--log-level", "info")
@@ -84,7 +89,7 @@ impl Candidate {
         // Nobody lives in it before `begin_app`.
         let apps = Arc::new(AtomicUsize::new(1));
         let body = Mutex::new(Body { sidecar, app: App::Ended });
-        Self { name, kind, shared, link: Mutex::new(link), body, apps }
+        Self { name, kind, shared, link: Mutex::new(link), body, apps, _port: port }
     }
 
     /// Whoever is in the middle of something with the link or the process keeps it from others.

@@ -8,6 +8,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
@@ -63,8 +64,10 @@ fn a_hundred_sidecars_hold_no_more_after_an_hour_of_faults() {
     // A last look when all has been calm for a while.
     thread::sleep(2 * SAMPLE_EVERY);
     let samples = sampler.stop();
+    let table = keep(&samples, seed);
     let mut wrongs = verdict::judge(&world, false);
     wrongs.extend(judge(&samples, minutes));
+    println!("every sample: {}", table.display());
     conclude(world, wrongs, &format!("soak-{seed}"));
 }
 
@@ -144,6 +147,20 @@ fn look(id: u32) -> Option<Sample> {
         descriptors,
         threads: field("Threads")?,
     })
+}
+
+/// Writes every sample to a file.
+fn keep(samples: &Samples, seed: u64) -> PathBuf {
+    let mut table = String::from("pod\tprocess\tseconds\tVmRSS\tRssAnon\tdescriptors\tthreads\n");
+    for ((pod, start), samples) in samples {
+        for Sample { at, rss_kb, anon_kb, descriptors, threads } in samples {
+            let line = format!("{pod}\t{start}\t{}\t{rss_kb}\t{anon_kb}\t{descriptors}\t{threads}\n", at.as_secs());
+            table.push_str(&line);
+        }
+    }
+    let path = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("soak-{seed}.tsv"));
+    fs::write(&path, table).expect("writes the samples");
+    path
 }
 
 /// What of a sample is judged, and by how much it may grow in an hour.

@@ -305,6 +305,10 @@ impl Watcher {
         let Ok(status) = serde_json::from_slice::<Value>(&answer.body) else {
             return false;
         };
+        // Its port may be another's by now, who was started since.
+        if status["pod"] != self.sidecar.pod.as_str() {
+            return false;
+        }
         let leader = status["leader"] == true;
         let token = status["fencing_token"].as_u64();
         let mut record = lock(&self.record);
