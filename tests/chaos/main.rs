@@ -2,8 +2,8 @@
 //! kind at once, for minutes. `make chaos MINUTES=10`; three minutes of it run with all tests.
 //!
 //! A storm of faults, a calm in which every lease must have a leader again, one fault of each leader alone, an edit of
-//! each Lease that only a calm one bears, and again. A recorder keeps every promise that is made, and every app writes to a store that refuses old
-//! tokens.
+//! each Lease that only a calm one bears, and again. A recorder keeps every promise that is made, and every app writes
+//! to a store that refuses old tokens.
 //!
 //! | Module | Holds |
 //! |---|---|

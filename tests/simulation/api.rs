@@ -84,7 +84,7 @@ impl Api {
                 return Err(Conflict);
             }
             let token = if let Kind::Acquire { token } = write.kind { Token::Value(token) } else { Token::Absent };
-            return Ok(self.create(at, by, write.spec.clone(), token));
+            return Ok(self.create_with(at, by, write.spec.clone(), token));
         };
         let Some(object) = &self.object else { return Err(Conflict) };
         if object.record.uid != base.uid || object.record.version != base.version {
@@ -128,7 +128,7 @@ impl Api {
     /// A client-go candidate's write: compare-and-swap by version, metadata kept.
     pub fn put_foreign(&mut self, at: Time, version: Option<u64>, spec: Spec) -> Result<Record, Conflict> {
         match (&self.object, version) {
-            (None, None) => Ok(self.create(at, By::Foreign, spec, Token::Absent)),
+            (None, None) => Ok(self.create(at, By::Foreign, spec)),
             (Some(object), Some(version)) if object.record.version == version => {
                 let record = Record { spec, ..object.record.clone() };
                 Ok(self.store(at, By::Foreign, record))
@@ -137,7 +137,11 @@ impl Api {
         }
     }
 
-    pub fn create(&mut self, at: Time, by: By, spec: Spec, token: Token) -> Record {
+    pub fn create(&mut self, at: Time, by: By, spec: Spec) -> Record {
+        self.create_with(at, by, spec, Token::Absent)
+    }
+
+    fn create_with(&mut self, at: Time, by: By, spec: Spec, token: Token) -> Record {
         self.uids += 1;
         let record = Record {
             uid: format!("uid-{}", self.uids),

@@ -10,9 +10,10 @@ use leasehold::election::{ATTEMPT_TIMEOUT, Config};
 use crate::rng::Rng;
 use crate::trace::Time;
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Class {
     /// Nothing goes wrong: one leader, for good.
+    #[default]
     Calm,
     /// Holders are killed, and nothing else happens but edits of labels (L1).
     Killed,

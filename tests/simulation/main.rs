@@ -19,9 +19,9 @@ mod sum;
 mod trace;
 mod world;
 
-use faults::Plan;
+use faults::Class;
 use leasehold::time::{Clock, SystemClock};
-use many::{run_all, run_caught, schedule, threads};
+use many::{run_all, run_caught, schedule, schedule_of, threads};
 use shrink::{Shrunk, shrink};
 
 const SCHEDULES: u64 = 20_000;
@@ -43,9 +43,9 @@ fn every_invariant_holds_in_every_schedule() {
     }
     let n = number("LEASEHOLD_SIM_N").unwrap_or(SCHEDULES);
     let began = SystemClock.boot();
-    let (sum, failed) = run_all(n, Plan::new);
+    let (sum, failed) = run_all(n);
     if let Some(seed) = failed {
-        let (plan, rng) = schedule(seed, Plan::new);
+        let (plan, rng) = schedule(seed);
         let shrunk = shrink(plan, rng, None);
         println!("{}", told(&shrunk));
         panic!("seed {seed} fails; above is the smallest schedule like it; to see it whole: make sim SEED={seed}");
@@ -57,7 +57,7 @@ fn every_invariant_holds_in_every_schedule() {
 }
 
 fn replay(seed: u64) {
-    let (plan, rng) = schedule(seed, Plan::new);
+    let (plan, rng) = schedule(seed);
     let schedule = match number("LEASEHOLD_SIM_SHRINK") {
         Some(_) => shrink(plan, rng, None),
         None => Shrunk { plan, rng, broken: None, tried: 0 },
@@ -79,11 +79,11 @@ fn told(schedule: &Shrunk) -> String {
 fn a_failing_schedule_becomes_a_small_one() {
     use leasehold::election::BrokenRule::RevivePastDeadline;
     let fails = |seed: &u64| {
-        let (plan, rng) = schedule(*seed, |_, rng| Plan::of_class(faults::Class::Everything, rng));
+        let (plan, rng) = schedule_of(Class::Everything, *seed);
         run_caught(&plan, &rng, Some(RevivePastDeadline), false).violation.is_some()
     };
     let seed = (1..5_000).find(fails).expect("this rule is noticed");
-    let (plan, rng) = schedule(seed, |_, rng| Plan::of_class(faults::Class::Everything, rng));
+    let (plan, rng) = schedule_of(Class::Everything, seed);
     let before = (plan.strikes.len(), plan.configs.len());
     let shrunk = shrink(plan, rng, Some(RevivePastDeadline));
     let after = run_caught(&shrunk.plan, &shrunk.rng, shrunk.broken, false).violation;

@@ -7,7 +7,7 @@ use std::thread;
 use leasehold::election::BrokenRule;
 
 use crate::checks::Violation;
-use crate::faults::Plan;
+use crate::faults::{Class, Plan};
 use crate::rng::Rng;
 use crate::sum::Sum;
 use crate::world::{Report, run};
@@ -17,14 +17,16 @@ const FIRST_SEED: u64 = 1;
 /// A thread takes so many seeds at a time.
 const AT_A_TIME: u64 = 16;
 
-/// How a seed becomes a plan.
-pub type Planner = fn(u64, &mut Rng) -> Plan;
-
 /// One seed's schedule.
-pub fn schedule(seed: u64, planner: impl FnOnce(u64, &mut Rng) -> Plan) -> (Plan, Rng) {
+pub fn schedule(seed: u64) -> (Plan, Rng) {
     let mut rng = Rng::new(seed);
-    let plan = planner(seed, &mut rng);
-    (plan, rng)
+    (Plan::new(seed, &mut rng), rng)
+}
+
+/// One seed's schedule of this class.
+pub fn schedule_of(class: Class, seed: u64) -> (Plan, Rng) {
+    let mut rng = Rng::new(seed);
+    (Plan::of_class(class, &mut rng), rng)
 }
 
 pub fn threads() -> usize {
@@ -36,12 +38,12 @@ pub fn run_caught(plan: &Plan, rng: &Rng, broken: Option<BrokenRule>, traced: bo
     let report = catch_unwind(AssertUnwindSafe(|| run(plan.clone(), rng.clone(), broken, traced)));
     report.unwrap_or_else(|panic| {
         let what = panic.downcast_ref::<String>().cloned().unwrap_or_else(|| "it panicked".into());
-        Report { violation: Some(Violation { invariant: "panic", what }), ..Report::nothing(plan.class) }
+        Report { violation: Some(Violation { invariant: "panic", what }), class: plan.class, ..Report::default() }
     })
 }
 
 /// Runs the seeds up to the `n`th. Also gives the smallest seed that fails, if one does; none after it was begun then.
-pub fn run_all(n: u64, planner: Planner) -> (Sum, Option<u64>) {
+pub fn run_all(n: u64) -> (Sum, Option<u64>) {
     let next = AtomicU64::new(FIRST_SEED);
     let failed = AtomicU64::new(u64::MAX);
     let work = || {
@@ -52,7 +54,7 @@ pub fn run_all(n: u64, planner: Planner) -> (Sum, Option<u64>) {
                 if seed > failed.load(Ordering::Relaxed) {
                     return sum;
                 }
-                let (plan, rng) = schedule(seed, planner);
+                let (plan, rng) = schedule(seed);
                 let report = run_caught(&plan, &rng, None, false);
                 if report.violation.is_some() {
                     failed.fetch_min(seed, Ordering::Relaxed);

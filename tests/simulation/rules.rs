@@ -5,8 +5,8 @@ use std::fmt::Write as _;
 use leasehold::election::BrokenRule;
 
 use crate::checks::Violation;
-use crate::faults::{Class, Plan};
-use crate::many::{run_caught, schedule};
+use crate::faults::Class;
+use crate::many::{run_caught, schedule_of};
 use crate::shrink::{Shrunk, shrink};
 use crate::{number, told};
 
@@ -76,7 +76,7 @@ fn caught_by(rule: BrokenRule) -> (Class, &'static [&'static str]) {
 /// How many schedules it took, and what noticed.
 fn noticed(rule: BrokenRule, class: Class) -> Option<(u64, Violation)> {
     (1..=SCHEDULES).find_map(|seed| {
-        let (plan, rng) = schedule(seed, |_, rng| Plan::of_class(class, rng));
+        let (plan, rng) = schedule_of(class, seed);
         run_caught(&plan, &rng, Some(rule), false).violation.map(|violation| (seed, violation))
     })
 }
@@ -113,7 +113,7 @@ fn one_wrong_rule() {
     let rule = *rule.unwrap_or_else(|| panic!("LEASEHOLD_SIM_RULE is {name}, which is none of {:?}", BrokenRule::ALL));
     let (class, _) = caught_by(rule);
     let Some((seed, violation)) = noticed(rule, class) else { panic!("{rule:?} is not noticed") };
-    let (plan, rng) = schedule(seed, |_, rng| Plan::of_class(class, rng));
+    let (plan, rng) = schedule_of(class, seed);
     let found = match number("LEASEHOLD_SIM_SHRINK") {
         Some(_) => shrink(plan, rng, Some(rule)),
         None => Shrunk { plan, rng, broken: Some(rule), tried: 0 },

@@ -226,6 +226,7 @@ enum Answer {
 }
 
 /// What a schedule gave.
+#[derive(Default)]
 pub struct Report {
     pub violation: Option<Violation>,
     pub trace: String,
@@ -248,30 +249,6 @@ pub struct Report {
     pub named: (u64, u64),
     /// Runs of CMD under `leasehold exec`.
     pub enforced: u64,
-}
-
-impl Report {
-    /// Of a schedule that did not end.
-    pub fn nothing(class: Class) -> Report {
-        Report {
-            violation: None,
-            trace: String::new(),
-            faults: BTreeMap::new(),
-            rights: BTreeMap::new(),
-            reasons: HashMap::new(),
-            class,
-            landed_late: 0,
-            terms: 0,
-            promises: 0,
-            inputs: 0,
-            virtual_seconds: 0,
-            longest_wait: Duration::ZERO,
-            leaderless: Duration::ZERO,
-            excused: BTreeSet::new(),
-            named: (0, 0),
-            enforced: 0,
-        }
-    }
 }
 
 /// Somebody else must lead by then, or the same pod in a new term if its app came back.
@@ -394,10 +371,10 @@ impl World {
                     transitions: 7,
                     ..Spec::default()
                 };
-                self.api.create(at, By::Hand, spec, Token::Absent);
+                self.api.create(at, By::Hand, spec);
             }
             Beginning::Bare => {
-                self.api.create(at, By::Hand, Spec::default(), Token::Absent);
+                self.api.create(at, By::Hand, Spec::default());
             }
         }
         for pod in 0..self.pods.len() {
@@ -520,7 +497,7 @@ impl World {
             }
             Event::Timer { pod, life, timer } => {
                 if self.process(pod, life).is_some_and(|process| process.timer == timer) {
-                    self.deliver(pod, Work::Take(Box::new(Input::Tick)));
+                    self.take(pod, Input::Tick);
                 }
             }
             Event::Arrives { pod, life, id, request } => self.arrives(pod, life, id, *request),
@@ -529,7 +506,7 @@ impl World {
             Event::Watched { pod, life, watch, record, version } => {
                 if self.process(pod, life).is_some_and(|process| process.watch == watch) {
                     let record = record.map(|record| *record);
-                    self.deliver(pod, Work::Take(Box::new(Input::Observed { record, version, via: Via::Event })));
+                    self.take(pod, Input::Observed { record, version, via: Via::Event });
                 }
             }
             Event::Bookmark { pod, life } => self.bookmark(pod, life),
@@ -725,7 +702,7 @@ impl World {
         self.file_written(pod);
         let why = self.pods[pod].process.as_ref().and_then(|process| process.presence.gone().map(str::to_owned));
         if let Some(why) = why {
-            self.deliver(pod, Work::Take(Box::new(Input::AppGone { proved: false, why })));
+            self.take(pod, Input::AppGone { proved: false, why });
         }
         self.watch_app(pod, life);
         self.deliver(pod, Work::Relist);
@@ -755,6 +732,11 @@ impl World {
             process.inbox.push_back(work);
             self.proceed(pod);
         }
+    }
+
+    /// An input of the election's is next.
+    fn take(&mut self, pod: usize, input: Input) {
+        self.deliver(pod, Work::Take(Box::new(input)));
     }
 
     /// Goes on until there is nothing to do, or the process is stopped.
@@ -1145,12 +1127,11 @@ impl World {
     }
 
     fn serve(&mut self, pod: usize, life: u32, request: Request) -> Answer {
-        let Request::Put { write, sent } = request else {
+        let Request::Put { mut write, sent } = request else {
             let (record, version) = self.reads();
             return Answer::Got(record, version);
         };
         let base = self.api.object.clone();
-        let mut write = write;
         if self.broken == Some(BrokenRule::UidNotSent) {
             self.api.fill_in_uid(&mut write);
         }
@@ -1222,17 +1203,14 @@ impl World {
                     Some(Answer::Put(outcome)) => outcome,
                     _ => Outcome::Unknown,
                 };
-                self.deliver(pod, Work::Take(Box::new(Input::Wrote { attempt, outcome })));
+                self.take(pod, Input::Wrote { attempt, outcome });
             }
             (Waiting::Read, Some(Answer::Got(record, version))) => {
-                self.deliver(pod, Work::Take(Box::new(Input::Read(Some((record, version))))));
+                self.take(pod, Input::Read(Some((record, version))));
             }
-            (Waiting::Read, _) => self.deliver(pod, Work::Take(Box::new(Input::Read(None)))),
+            (Waiting::Read, _) => self.take(pod, Input::Read(None)),
             (Waiting::List { sent_at, .. }, Some(Answer::Got(record, version))) => {
-                self.deliver(
-                    pod,
-                    Work::Take(Box::new(Input::Observed { record, version, via: Via::Read { sent_at } })),
-                );
+                self.take(pod, Input::Observed { record, version, via: Via::Read { sent_at } });
             }
             (Waiting::List { watch, .. }, _) => {
                 if process.watch == watch {
@@ -1259,7 +1237,7 @@ impl World {
         if let Some(process) = self.process(pod, life) {
             process.watch_alive = false;
             process.watch += 1;
-            self.deliver(pod, Work::Take(Box::new(Input::WatchFailed { advice: "the watch broke".into() })));
+            self.take(pod, Input::WatchFailed { advice: "the watch broke".into() });
             self.after(again, Event::Deliver { pod, life, work: Work::Relist });
         }
     }
@@ -1268,7 +1246,7 @@ impl World {
         let blocked = self.pods[pod].down_blocked > self.at;
         if let Some(process) = self.process(pod, life) {
             if process.watch_alive && !blocked {
-                self.deliver(pod, Work::Take(Box::new(Input::Heard)));
+                self.take(pod, Input::Heard);
             }
             self.after(Duration::from_secs(60), Event::Bookmark { pod, life });
         }

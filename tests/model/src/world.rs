@@ -406,7 +406,7 @@ impl Happening<'_> {
                 transitions: 7,
                 ..Default::default()
             };
-            self.world.server.api.create(at, By::Hand, spec, Token::Absent);
+            self.world.server.api.create(at, By::Hand, spec);
             self.world.server.api.forget_history();
         }
         let first = if self.setup.beginning == Beginning::Led { 1 } else { self.world.pods.len() };

@@ -420,7 +420,7 @@ impl World {
                 self.queue_at(just_before, Event::MustStillLead { pod, life, token, law: "wait-for-app" });
             }
         }
-        self.deliver(pod, Work::Take(Box::new(Input::Shutdown(Shutdown { app_ended: app_first, leave_at, end_by }))));
+        self.take(pod, Input::Shutdown(Shutdown { app_ended: app_first, leave_at, end_by }));
         true
     }
 
@@ -467,7 +467,7 @@ impl World {
             let news: Vec<_> = self.api.history.iter().filter(|(version, _)| *version > known).cloned().collect();
             for (version, record) in news {
                 let input = Input::Observed { record, version, via: Via::Event };
-                self.deliver(pod, Work::Take(Box::new(input)));
+                self.take(pod, input);
             }
         }
         self.unstoppable = false;
@@ -541,12 +541,7 @@ impl World {
                 }
                 let at = self.at;
                 let holder = (a < 2).then(|| "somebody".to_owned());
-                self.api.create(
-                    at,
-                    By::Hand,
-                    Spec { holder, duration_seconds: Some(seconds), ..Spec::default() },
-                    Token::Absent,
-                );
+                self.api.create(at, By::Hand, Spec { holder, duration_seconds: Some(seconds), ..Spec::default() });
                 self.edited("re-creation");
                 true
             }
