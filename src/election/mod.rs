@@ -135,8 +135,8 @@ pub struct Election {
     take_at: Option<(Moment, Moment)>,
     jitter: Jitter,
     collided: bool,
-    /// Why the app is not alive, if it is not.
-    app_gone: Option<String>,
+    /// The app is not alive.
+    app_gone: Option<Gone>,
     hold_off_until: Moment,
     /// No term of this process promised anything beyond it.
     promises_end: Moment,
@@ -167,9 +167,18 @@ struct Withdrawn {
     enforced_until: Moment,
 }
 
+/// The app is not alive.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Gone {
+    why: String,
+    /// Nothing acts any more on what was promised before; since then nothing was promised.
+    proved: bool,
+}
+
 /// This process is told to end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Ending {
+    app_ended: bool,
     since: Moment,
     leave_at: Moment,
     end_by: Moment,
@@ -302,7 +311,8 @@ impl Election {
                 }
             }
             Input::AppGone { proved, why } => {
-                self.app_gone = Some(why);
+                let proved = proved || self.app_gone.as_ref().is_some_and(|gone| gone.proved);
+                self.app_gone = Some(Gone { why, proved });
                 self.leave(now.boot, Reason::AppNotAlive, proved);
             }
             Input::AppStopped { token } => {
@@ -317,7 +327,7 @@ impl Election {
             Input::StepDown { to } => self.step_down(now.boot, to),
             Input::Shutdown(Shutdown { app_ended, leave_at, end_by }) => {
                 let leave_at = if self.broken.is(BrokenRule::LeaveAtTheEnd) { end_by } else { leave_at };
-                self.shutdown.get_or_insert(Ending { since: now.boot, leave_at, end_by, looked: false });
+                self.shutdown.get_or_insert(Ending { app_ended, since: now.boot, leave_at, end_by, looked: false });
                 let at_once = app_ended || now.boot >= leave_at || self.broken.is(BrokenRule::LeaveAtOnce);
                 if at_once || !matches!(self.role, Role::Leading(_)) {
                     self.leave(now.boot, Reason::ShuttingDown, app_ended);
@@ -431,6 +441,11 @@ impl Election {
             }
             Role::Leaving(leaving) => leaving.app_ended |= app_ended,
         }
+    }
+
+    /// What was promised in earlier terms binds nobody; a write that lands late need not wait for it.
+    fn app_end_is_proved(&self) -> bool {
+        self.app_gone.as_ref().is_some_and(|gone| gone.proved) || self.shutdown.is_some_and(|ending| ending.app_ended)
     }
 
     /// The record is another's: the term, or what was left of it, is over, and there is nothing to release.
@@ -550,7 +565,7 @@ impl Election {
                     self.renewed(now.boot, draft, attempt.sent_at);
                 } else {
                     let reason = if self.app_gone.is_none() { Reason::ShuttingDown } else { Reason::AppNotAlive };
-                    self.leave(now.boot, reason, false);
+                    self.leave(now.boot, reason, self.app_end_is_proved());
                 }
             }
             Kind::Renew => {
@@ -640,7 +655,7 @@ impl Election {
                 transitions: record.spec.transitions,
                 promises_end: self.promises_end,
                 stop_by: now.boot + self.config.hold_time(),
-                app_ended: false,
+                app_ended: self.app_end_is_proved(),
                 acknowledged: false,
                 successor: None,
             });

@@ -76,8 +76,8 @@ impl Election {
         if self.shutdown.is_some() {
             return (Reason::ShuttingDown, ending(Reason::ShuttingDown));
         }
-        if let Some(why) = &self.app_gone {
-            return (Reason::AppNotAlive, format!("the app is not alive: {why}"));
+        if let Some(gone) = &self.app_gone {
+            return (Reason::AppNotAlive, format!("the app is not alive: {}", gone.why));
         }
         if let Some(advice) = &self.refusal {
             return (Reason::Refused, advice.clone());
@@ -126,7 +126,7 @@ impl Election {
 impl Election {
     fn ending(&self, reason: Reason) -> String {
         match (reason, &self.app_gone) {
-            (Reason::AppNotAlive, Some(why)) => format!("the app is not alive: {why}"),
+            (Reason::AppNotAlive, Some(gone)) => format!("the app is not alive: {}", gone.why),
             _ => ending(reason),
         }
     }

@@ -152,6 +152,33 @@ fn a_release_waits_for_the_promise_unless_the_apps_end_is_proved() {
 }
 
 #[test]
+fn a_taking_write_that_lands_after_the_apps_end_waits_for_earlier_promises_unless_that_is_proved() {
+    for proved in [false, true] {
+        // Of several workers one ends, and the pod campaigns again for the others.
+        let mut bench = Bench::new();
+        let record = bench.leads();
+        bench.handle(Input::AppGone { proved: true, why: "the worker that led has ended".into() });
+        let version = bench.election.status().version;
+        let promised_until = bench.at + 5 * SECOND;
+        let release = written(&bench.handle(withdrawn(version, promised_until))).unwrap();
+        bench.handle(Input::AppAlive);
+        let (record, outputs) = bench.commits(&release, &record);
+        let take = written(&outputs).unwrap_or_else(|| bench.until_write());
+        assert!(matches!(take.kind, Kind::Acquire { .. }));
+        // The others end while it takes.
+        bench.handle(Input::AppGone { proved, why: "nobody is left".into() });
+        bench.handle(Input::AppGone { proved: false, why: "nor does it answer".into() });
+        let version = bench.election.status().version;
+        bench.handle(withdrawn(version, promised_until));
+        let (_, outputs) = bench.commits(&take, &record);
+        match proved {
+            true => assert_eq!(written(&outputs).map(|write| write.kind), Some(Kind::Release)),
+            false => assert_eq!((written(&outputs), wake_at(&outputs)), (None, promised_until)),
+        }
+    }
+}
+
+#[test]
 fn an_acknowledgement_does_not_cover_what_an_earlier_sidecar_of_the_pod_promised() {
     let mut bench = Bench::new();
     let floor = bench.at + 30 * SECOND;
