@@ -226,11 +226,16 @@ impl World {
         self.faults_by_hand(&mut may);
     }
 
+    fn all_have_seen(&self, version: u64) -> bool {
+        (0..self.pods.len())
+            .all(|pod| self.process(pod).is_some_and(|process| process.election.seen().version() == version))
+    }
+
     fn faults_by_hand(&self, may: &mut impl FnMut(Fault, Strikes)) {
         let Some(object) = &self.server.api.object else { return };
         may(Fault::Labelled, Strikes::Lease(Edit::Label));
         may(Fault::TokenRaised, Strikes::Lease(Edit::RaiseToken));
-        if object.record.spec.duration_seconds != Some(1) {
+        if object.record.spec.duration_seconds != Some(1) && self.all_have_seen(object.record.version) {
             may(Fault::DurationCut, Strikes::Lease(Edit::CutDuration));
         }
         let (named, hears) = self.named();

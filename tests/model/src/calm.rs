@@ -24,8 +24,8 @@ pub enum Calm {
 impl Calm {
     pub const ALL: [Calm; 3] = [Calm::AllArrives, Calm::LateIsLost, Calm::Labelled];
 
-    /// Within this, after the end of all faults: L4, and what the design makes a candidate wait for beyond D.
-    fn bound(self, setup: &Setup) -> Duration {
+    /// How long it may take after the end of all faults: L4, and what the design makes a candidate wait for beyond D.
+    fn bound(self, setup: &Setup, world: &World) -> Duration {
         let most =
             |of: fn(&leasehold::election::Config) -> Duration| setup.configs.iter().map(of).max().unwrap_or_default();
         let duration = most(|config| config.lease_duration);
@@ -37,7 +37,11 @@ impl Calm {
         };
         let silence = (most(|config| config.renew_interval) * 2).max(duration / 2);
         let unheard = if self == Calm::LateIsLost { silence } else { Duration::ZERO };
-        duration + Duration::from_millis(300) + created + unheard
+        // A list that failed is asked again after a renew interval, and what was never seen begins to age then.
+        let processes = (0..world.pods.len()).filter_map(|pod| world.process(pod));
+        let lists = processes.into_iter().any(|process| !process.watch_is_on());
+        let listed = if lists { most(|config| config.renew_interval) } else { Duration::ZERO };
+        duration + Duration::from_millis(300) + created + unheard + listed
     }
 }
 
@@ -53,7 +57,7 @@ pub fn judge(space: &Space, world: &World) -> Option<(&'static str, String)> {
     }
     let setup = Setup { grid: Duration::from_nanos(1), ..space.setup.clone() };
     Calm::ALL.into_iter().filter(|calm| *calm != Calm::Labelled || setup.allows(Fault::Labelled)).find_map(|calm| {
-        let bound = calm.bound(&setup);
+        let bound = calm.bound(&setup, world);
         match run(space, &setup, world, calm, bound) {
             Ok(waited) => {
                 space.counts.calm(calm, waited);
