@@ -9,6 +9,7 @@ mod advice;
 pub mod connection;
 pub mod events;
 mod lease;
+mod patience;
 pub mod pod_label;
 mod watch;
 
