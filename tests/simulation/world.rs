@@ -134,6 +134,7 @@ enum Event {
     ExecMustHaveEnded {
         pod: usize,
         run: u32,
+        until: Moment,
     },
     /// This process should be gone: its shutdown had an end.
     MustBeGone {
@@ -562,7 +563,7 @@ impl World {
                 let until = self.at;
                 self.hand(Fault::Deleted, until);
             }
-            Event::ExecMustHaveEnded { pod, run } => self.exec_must_have_ended(pod, run),
+            Event::ExecMustHaveEnded { pod, run, until } => self.exec_must_have_ended(pod, run, until),
             Event::Strikes(i) => self.strike(self.plan.strikes[i]),
             Event::Undo(fault) => self.undo(fault),
             Event::Storm { until } => {
