@@ -18,6 +18,7 @@ pub mod election;
 pub mod exec;
 #[cfg(feature = "program")]
 pub mod kubernetes;
+pub mod membership;
 pub mod names;
 pub mod report;
 #[cfg(feature = "program")]
