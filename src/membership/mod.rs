@@ -4,6 +4,9 @@
 //! decides anything: a Lease is alive because it was seen to change.
 
 mod catalogue;
+#[cfg(feature = "program")]
+pub mod name;
+pub mod own;
 mod reading;
 
 use jiff::Timestamp;
