@@ -24,7 +24,7 @@ pub fn advice(failure: &Failure, api: &Api) -> String {
             format!("an older sidecar's Pod owns the Lease {name}, and only who may delete a Lease may change that here (403: {message}): once that Pod has ended, delete the Lease")
         }
         Failure::Status { code: 403, message, .. } if message.contains(FORBIDDEN) => {
-            let role = Role::lease(namespace, name);
+            let role = &api.role;
             format!("the API server forbids it (403: {message}); this Role is needed, bound to this pod's service account:\n{role}")
         }
         Failure::Status { code: 403, message, .. } => {
@@ -120,6 +120,13 @@ impl Role {
     pub fn lease(namespace: &str, lease: &str) -> Self {
         let name = format!("leasehold-{lease}");
         Role::on_lease(name, namespace, lease, &["get", "list", "watch", "create", "update"])
+    }
+
+    /// For `--member-of`. No Role can know the names of members, which hash those of pods; a list and watch by label
+    /// cannot be narrowed by names either.
+    pub fn member(namespace: &str) -> Self {
+        let verbs = &["get", "list", "watch", "create", "update", "delete"];
+        Role { object: None, ..Role::on_lease("leasehold-member".into(), namespace, "", verbs) }
     }
 
     /// All that `leasehold stepdown` needs.

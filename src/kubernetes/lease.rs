@@ -68,14 +68,8 @@ pub fn of_list(mut list: Value) -> Result<(Option<Value>, u64), NotARecord> {
 /// The object to send: `base` as it was, with what the write changes. Without a base, a new one.
 pub fn object_for(write: &Write, base: Option<&Value>, namespace: &str, name: &str) -> Value {
     let mut object = base.cloned().unwrap_or_else(|| empty(namespace, name));
+    set_base(&mut object, write.base.as_ref());
     let metadata = map(&mut object, "metadata");
-    // Left out, the server keeps its own.
-    metadata.remove("managedFields");
-    if let Some(Base { uid, version }) = &write.base {
-        // S5: both, always. With the version alone, a PUT to a deleted Lease would create it.
-        metadata.insert("uid".into(), json!(uid));
-        metadata.insert("resourceVersion".into(), json!(version.to_string()));
-    }
     match write.kind {
         Kind::Create | Kind::Renew => {}
         Kind::Acquire { token } => {
@@ -98,13 +92,30 @@ pub fn object_for(write: &Write, base: Option<&Value>, namespace: &str, name: &s
             }
         }
     }
-    let spec = map(&mut object, "spec");
-    spec.insert("holderIdentity".into(), json!(write.spec.holder.as_deref().unwrap_or_default()));
-    set(spec, "leaseDurationSeconds", write.spec.duration_seconds.map(Value::from));
-    set(spec, "acquireTime", write.spec.acquire_time.map(|time| format_time(time).into()));
-    set(spec, "renewTime", write.spec.renew_time.map(|time| format_time(time).into()));
-    set(spec, "leaseTransitions", Some(write.spec.transitions.into()));
+    set_spec(&mut object, &write.spec);
     object
+}
+
+/// What the object replaces; without a base it creates.
+pub fn set_base(object: &mut Value, base: Option<&Base>) {
+    let metadata = map(object, "metadata");
+    // Left out, the server keeps its own.
+    metadata.remove("managedFields");
+    if let Some(Base { uid, version }) = base {
+        // S5: both, always. With the version alone, a PUT to a deleted Lease would create it.
+        metadata.insert("uid".into(), json!(uid));
+        metadata.insert("resourceVersion".into(), json!(version.to_string()));
+    }
+}
+
+/// Fields that are not ours stay.
+pub fn set_spec(object: &mut Value, to: &Spec) {
+    let spec = map(object, "spec");
+    spec.insert("holderIdentity".into(), json!(to.holder.as_deref().unwrap_or_default()));
+    set(spec, "leaseDurationSeconds", to.duration_seconds.map(Value::from));
+    set(spec, "acquireTime", to.acquire_time.map(|time| format_time(time).into()));
+    set(spec, "renewTime", to.renew_time.map(|time| format_time(time).into()));
+    set(spec, "leaseTransitions", Some(to.transitions.into()));
 }
 
 /// A Lease that says nothing yet.
@@ -123,7 +134,7 @@ fn set(map: &mut Map<String, Value>, key: &str, value: Option<Value>) {
     };
 }
 
-fn map<'a>(object: &'a mut Value, key: &str) -> &'a mut Map<String, Value> {
+pub fn map<'a>(object: &'a mut Value, key: &str) -> &'a mut Map<String, Value> {
     if !object.is_object() {
         *object = json!({});
     }
@@ -131,7 +142,7 @@ fn map<'a>(object: &'a mut Value, key: &str) -> &'a mut Map<String, Value> {
     map_in(object.as_object_mut().expect("an object"), key)
 }
 
-fn map_in<'a>(parent: &'a mut Map<String, Value>, key: &str) -> &'a mut Map<String, Value> {
+pub fn map_in<'a>(parent: &'a mut Map<String, Value>, key: &str) -> &'a mut Map<String, Value> {
     let value = parent.entry(key).or_insert_with(|| json!({}));
     if !value.is_object() {
         *value = json!({});

@@ -9,6 +9,7 @@ mod advice;
 pub mod connection;
 pub mod events;
 mod lease;
+mod member;
 mod patience;
 pub mod pod_label;
 mod watch;
@@ -28,14 +29,15 @@ pub use connection::{ConfigError, Connection, Failure, OnRequest, Origin, Source
 pub use lease::{RELEASED, STEP_DOWN, TOKEN};
 #[doc(hidden)]
 pub use lease::{object_for, of_list, record_of};
+pub use member::{Card, REVISION, STANDS_FOR};
 #[doc(hidden)]
 pub use watch::{Ended, Tell, hear};
 pub use watch::{Watched, watch};
 
-use crate::election::{Kind, Outcome, Record, Write};
+use crate::election::{Base, Outcome, Record, Write};
 
 /// This pod, for what is said of it to the cluster.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pod {
     pub namespace: String,
     pub name: String,
@@ -51,6 +53,8 @@ pub struct Api {
     connection: Arc<Connection>,
     pub namespace: String,
     pub name: String,
+    /// What its requests need.
+    role: Role,
     objects: Mutex<Vec<(u64, Value)>>,
 }
 
@@ -59,7 +63,13 @@ pub type Snapshot = (Option<Record>, u64);
 
 impl Api {
     pub fn new(connection: Arc<Connection>, namespace: String, name: String) -> Self {
-        Api { connection, namespace, name, objects: Mutex::new(Vec::new()) }
+        let role = Role::lease(&namespace, &name);
+        Api { connection, namespace, name, role, objects: Mutex::new(Vec::new()) }
+    }
+
+    /// A member's own Lease.
+    pub fn of_member(connection: Arc<Connection>, namespace: String, name: String) -> Self {
+        Api { role: Role::member(&namespace), ..Api::new(connection, namespace, name) }
     }
 
     pub fn reconnect(&self) {
@@ -68,29 +78,37 @@ impl Api {
 
     /// Performs a write, and says what is known of its outcome.
     pub async fn write(&self, write: &Write) -> (Outcome, Option<Failure>) {
-        let base = match &write.base {
-            None => None,
-            Some(base) => match self.object(base.version) {
-                Some(object) => Some(object),
-                // Newer versions have pushed it out: the server would say the same.
-                None => return (Outcome::Conflict, None),
-            },
-        };
-        let object = lease::object_for(write, base.as_ref(), &self.namespace, &self.name);
-        let verb = if write.kind == Kind::Create { "create" } else { "update" };
+        let object = |base: Option<&Value>| lease::object_for(write, base, &self.namespace, &self.name);
+        self.put(write.base.as_ref(), object, write.timeout).await
+    }
+
+    /// Replaces the version that `base` names by what `object` makes of it; creates without one.
+    async fn put(
+        &self,
+        base: Option<&Base>,
+        object: impl FnOnce(Option<&Value>) -> Value,
+        timeout: Duration,
+    ) -> (Outcome, Option<Failure>) {
+        let known = base.and_then(|base| self.object(base.version));
+        if base.is_some() && known.is_none() {
+            // Newer versions have pushed it out: the server would say the same.
+            return (Outcome::Conflict, None);
+        }
+        let object = object(known.as_ref());
+        let verb = if base.is_none() { "create" } else { "update" };
         let request = request(Method::PUT, self.path(), Some(&object));
-        match self.connection.json(verb, request, write.timeout).await.and_then(|object| self.keep(object)) {
+        match self.connection.json(verb, request, timeout).await.and_then(|object| self.keep(object)) {
             Ok(record) => (Outcome::Committed(Box::new(record)), None),
-            Err(failure) => (self.outcome(write, &failure), Some(failure)),
+            Err(failure) => (self.outcome(base.is_none(), &failure), Some(failure)),
         }
     }
 
-    fn outcome(&self, write: &Write, failure: &Failure) -> Outcome {
+    fn outcome(&self, creates: bool, failure: &Failure) -> Outcome {
         match failure {
             Failure::Status { code: 409, .. } => Outcome::Conflict,
             // A creating PUT that finds the object there is taken for an update without a version.
             Failure::Status { code: 422, fields, .. }
-                if write.kind == Kind::Create && fields.iter().any(|field| field == "metadata.resourceVersion") =>
+                if creates && fields.iter().any(|field| field == "metadata.resourceVersion") =>
             {
                 Outcome::Conflict
             }
