@@ -196,6 +196,11 @@ impl Connection {
         self.json_and_headers(verb, request, timeout).await.map(|(_, json)| json)
     }
 
+    /// The same as it came.
+    pub async fn bytes(&self, verb: &'static str, request: Request<Body>, timeout: Duration) -> Result<Bytes, Failure> {
+        self.bytes_and_headers(verb, request, timeout).await.map(|(_, bytes)| bytes)
+    }
+
     /// The same with the headers of the answer.
     pub async fn json_and_headers(
         &self,
@@ -203,6 +208,16 @@ impl Connection {
         request: Request<Body>,
         timeout: Duration,
     ) -> Result<(HeaderMap, serde_json::Value), Failure> {
+        let (headers, bytes) = self.bytes_and_headers(verb, request, timeout).await?;
+        Ok((headers, parsed(&bytes)?))
+    }
+
+    async fn bytes_and_headers(
+        &self,
+        verb: &'static str,
+        request: Request<Body>,
+        timeout: Duration,
+    ) -> Result<(HeaderMap, Bytes), Failure> {
         let result = self.within(verb, request, timeout).await;
         if matches!(result, Err(Failure::Timeout(_) | Failure::Broken(_))) {
             self.reconnect();
@@ -217,7 +232,7 @@ impl Connection {
         request: Request<Body>,
         timeout: Duration,
     ) -> Result<serde_json::Value, Failure> {
-        self.within(verb, request, timeout).await.map(|(_, json)| json)
+        self.within(verb, request, timeout).await.and_then(|(_, bytes)| parsed(&bytes))
     }
 
     async fn within(
@@ -225,7 +240,7 @@ impl Connection {
         verb: &'static str,
         request: Request<Body>,
         timeout: Duration,
-    ) -> Result<(HeaderMap, serde_json::Value), Failure> {
+    ) -> Result<(HeaderMap, Bytes), Failure> {
         let resource = resource_of(request.uri());
         match tokio::time::timeout(timeout, self.exchange(verb, request)).await {
             Ok(result) => result,
@@ -282,14 +297,9 @@ impl Connection {
         self.link.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
-    async fn exchange(
-        &self,
-        verb: &'static str,
-        request: Request<Body>,
-    ) -> Result<(HeaderMap, serde_json::Value), Failure> {
+    async fn exchange(&self, verb: &'static str, request: Request<Body>) -> Result<(HeaderMap, Bytes), Failure> {
         let (head, body) = self.answer(verb, request).await?.into_parts();
-        let json = serde_json::from_slice(&collect(body).await?).map_err(|_| Failure::NotUnderstood("JSON"))?;
-        Ok((head.headers, json))
+        Ok((head.headers, collect(body).await?))
     }
 
     /// An answer whose status is a success; others become [`Failure::Status`].
@@ -336,6 +346,10 @@ fn resource_of(uri: &hyper::Uri) -> &'static str {
         Some("pods") => "pods",
         _ => "leases",
     }
+}
+
+fn parsed(bytes: &[u8]) -> Result<serde_json::Value, Failure> {
+    serde_json::from_slice(bytes).map_err(|_| Failure::NotUnderstood("JSON"))
 }
 
 async fn collect(body: Incoming) -> Result<Bytes, Failure> {
