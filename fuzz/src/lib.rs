@@ -17,6 +17,7 @@ mod lease_api_patch;
 mod lease_api_protobuf;
 mod lease_api_selector;
 mod lease_object;
+mod many_leases;
 mod other_answers;
 pub mod report_env;
 mod report_file;
@@ -38,6 +39,7 @@ pub const TARGETS: &[Target] = &[
     ("lease_api_protobuf", lease_api_protobuf::run),
     ("lease_api_selector", lease_api_selector::run),
     ("lease_object", lease_object::run),
+    ("many_leases", many_leases::run),
     ("other_answers", other_answers::run),
     ("report_env", report_env::run),
     ("report_file", report_file::run),

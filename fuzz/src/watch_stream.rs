@@ -13,7 +13,7 @@ use std::task::{Context, Poll};
 
 use hyper::body::{Body, Bytes, Frame};
 use leasehold::election::Via;
-use leasehold::kubernetes::{Api, Connection, Ended, Failure, Source, Tell, Watched, hear, record_of};
+use leasehold::kubernetes::{Api, Connection, Ended, Failure, One, Source, Watched, hear, record_of};
 use serde_json::Value;
 use tokio::sync::mpsc;
 
@@ -41,9 +41,9 @@ fn heard(body: &[u8], size: usize) -> (Vec<String>, u64, String) {
     let (told, ended) = block_on(async {
         // More than there can be lines.
         let (tell, mut heard) = mpsc::channel(body.len() + 1);
-        let tell = Tell { lease: 0, tell };
-        let ended = hear(&API, Pieces { body, size }, &mut from, &tell).await;
-        drop(tell);
+        let one = One { api: &API, lease: 0, tell };
+        let ended = hear(&one, Pieces { body, size }, &mut from).await;
+        drop(one);
         let mut told = Vec::new();
         while let Some((_, watched)) = heard.recv().await {
             told.push(in_words(&watched));
@@ -92,9 +92,9 @@ fn expected(body: &[u8]) -> Vec<String> {
     told
 }
 
-struct Pieces<'a> {
-    body: &'a [u8],
-    size: usize,
+pub struct Pieces<'a> {
+    pub body: &'a [u8],
+    pub size: usize,
 }
 
 impl Body for Pieces<'_> {

@@ -215,6 +215,11 @@ impl Connection {
         self.json_and_headers(verb, request, timeout).await.map(|(_, json)| json)
     }
 
+    /// The same as it came.
+    pub async fn bytes(&self, verb: &'static str, request: Request<Body>, timeout: Duration) -> Result<Bytes, Failure> {
+        self.bytes_and_headers(verb, request, timeout).await.map(|(_, bytes)| bytes)
+    }
+
     /// The same with the headers of the answer.
     pub async fn json_and_headers(
         &self,
@@ -222,6 +227,16 @@ impl Connection {
         request: Request<Body>,
         timeout: Duration,
     ) -> Result<(HeaderMap, serde_json::Value), Failure> {
+        let (headers, bytes) = self.bytes_and_headers(verb, request, timeout).await?;
+        Ok((headers, parsed(&bytes)?))
+    }
+
+    async fn bytes_and_headers(
+        &self,
+        verb: &'static str,
+        request: Request<Body>,
+        timeout: Duration,
+    ) -> Result<(HeaderMap, Bytes), Failure> {
         let over = Arc::clone(&self.link().connected);
         let result = self.within(verb, request, timeout).await;
         if matches!(result, Err(Failure::Timeout(_) | Failure::Broken(_))) {
@@ -241,7 +256,7 @@ impl Connection {
         request: Request<Body>,
         timeout: Duration,
     ) -> Result<serde_json::Value, Failure> {
-        self.within(verb, request, timeout).await.map(|(_, json)| json)
+        self.within(verb, request, timeout).await.and_then(|(_, bytes)| parsed(&bytes))
     }
 
     async fn within(
@@ -249,7 +264,7 @@ impl Connection {
         verb: &'static str,
         request: Request<Body>,
         timeout: Duration,
-    ) -> Result<(HeaderMap, serde_json::Value), Failure> {
+    ) -> Result<(HeaderMap, Bytes), Failure> {
         let resource = resource_of(request.uri());
         match tokio::time::timeout(timeout, self.exchange(verb, request)).await {
             Ok(result) => result,
@@ -304,14 +319,9 @@ impl Connection {
         self.link.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
-    async fn exchange(
-        &self,
-        verb: &'static str,
-        request: Request<Body>,
-    ) -> Result<(HeaderMap, serde_json::Value), Failure> {
+    async fn exchange(&self, verb: &'static str, request: Request<Body>) -> Result<(HeaderMap, Bytes), Failure> {
         let (head, body) = self.answer(verb, request).await?.into_parts();
-        let json = serde_json::from_slice(&collect(body).await?).map_err(|_| Failure::NotUnderstood("JSON"))?;
-        Ok((head.headers, json))
+        Ok((head.headers, collect(body).await?))
     }
 
     /// An answer whose status is a success; others become [`Failure::Status`].
@@ -358,6 +368,10 @@ fn resource_of(uri: &hyper::Uri) -> &'static str {
         Some("pods") => "pods",
         _ => "leases",
     }
+}
+
+fn parsed(bytes: &[u8]) -> Result<serde_json::Value, Failure> {
+    serde_json::from_slice(bytes).map_err(|_| Failure::NotUnderstood("JSON"))
 }
 
 async fn collect(body: Incoming) -> Result<Bytes, Failure> {

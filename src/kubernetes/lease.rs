@@ -150,11 +150,11 @@ pub fn map_in<'a>(parent: &'a mut Map<String, Value>, key: &str) -> &'a mut Map<
     value.as_object_mut().expect("an object")
 }
 
-fn is_pod(owner: &Value) -> bool {
+pub fn is_pod(owner: &Value) -> bool {
     owner["kind"] == "Pod"
 }
 
-fn parse_time(text: &str) -> Option<Timestamp> {
+pub fn parse_time(text: &str) -> Option<Timestamp> {
     let time: Timestamp = text.parse().ok()?;
     Timestamp::from_microsecond(time.as_microsecond()).ok()
 }

@@ -1,14 +1,17 @@
-//! The API server's side: one Lease, read, watched and written by compare-and-swap.
+//! The API server's side: one Lease, read, watched and written by compare-and-swap; and many, read and watched.
 //!
 //! [`Api`] is what the loop uses for one lease: it performs the election's [`Write`]s and reads, and [`watch`] feeds
-//! it with what the watch sees. An object is kept as it came, because a write replaces the whole of it.
+//! it with what the watch sees. An object is kept as it came, because a write replaces the whole of it. [`Leases`] are
+//! those that others write.
 //!
 //! Beside it, and never in its way, the cluster is told who leads: by [`events`] and by a label on the pod.
 
 mod advice;
 pub mod connection;
 pub mod events;
+mod follow;
 mod lease;
+mod leases;
 mod member;
 mod patience;
 pub mod pod_label;
@@ -26,12 +29,17 @@ pub use advice::{FORBIDDEN, Role, advice, operator_advice};
 #[doc(hidden)]
 pub use connection::status_failure;
 pub use connection::{ConfigError, Connection, Failure, OnRequest, Origin, Source};
+#[doc(hidden)]
+pub use follow::{Ended, hear};
 pub use lease::{RELEASED, STEP_DOWN, TOKEN};
 #[doc(hidden)]
 pub use lease::{object_for, of_list, record_of};
+pub use leases::{Leases, Told};
+#[doc(hidden)]
+pub use leases::{Many, Page, entry_of, page_of};
 pub use member::{Card, REVISION, STANDS_FOR};
 #[doc(hidden)]
-pub use watch::{Ended, Tell, hear};
+pub use watch::One;
 pub use watch::{Watched, watch};
 
 use crate::election::{Base, Outcome, Record, Write};
@@ -165,8 +173,7 @@ impl Api {
 
     /// The Lease as a list shows it, and the version to watch from.
     async fn list(&self, timeout: Duration) -> Result<(Snapshot, u64), Failure> {
-        let uri = format!("{}?fieldSelector=metadata.name%3D{}", self.collection(), self.name);
-        let list = self.connection.json("list", request(Method::GET, uri, None), timeout).await?;
+        let list = self.connection.json("list", request(Method::GET, self.collection_of_one(), None), timeout).await?;
         let (item, version) = lease::of_list(list).map_err(|_| Failure::NotUnderstood("list of Leases"))?;
         match item {
             Some(object) => {
@@ -199,6 +206,11 @@ impl Api {
         format!("/apis/coordination.k8s.io/v1/namespaces/{}/leases", self.namespace)
     }
 
+    /// The collection as far as it is this Lease, and the beginning of a query.
+    fn collection_of_one(&self) -> String {
+        format!("{}?fieldSelector=metadata.name%3D{}", self.collection(), self.name)
+    }
+
     fn path(&self) -> String {
         format!("{}/{}", self.collection(), self.name)
     }
@@ -216,7 +228,7 @@ pub(crate) fn request(method: Method, uri: String, body: Option<&Value>) -> Requ
     let bytes = body.map(|body| Bytes::from(body.to_string())).unwrap_or_default();
     let mut request = Request::new(Full::new(bytes));
     *request.method_mut() = method;
-    // The parts are a DNS label, a DNS subdomain and numbers, all validated.
+    // The parts are a DNS label, a DNS subdomain and numbers, all validated, or escaped.
     *request.uri_mut() = uri.parse().unwrap_or_default();
     let headers = request.headers_mut();
     headers.insert(header::ACCEPT, header::HeaderValue::from_static("application/json"));
