@@ -122,7 +122,8 @@ impl World {
             self.look_later(pod, noticed, || Work::LookAtProbe);
         }
         if let Some(after) = back_after {
-            self.after(after, Event::AppStarts { pod });
+            let emptied = self.pods[pod].emptied;
+            self.after(after, Event::AppStarts { pod, emptied });
         }
     }
 
