@@ -21,7 +21,8 @@ impl World {
             }
         }
         let ttl = self.pods[pod].config.answer_ttl;
-        let again = self.rng.duration(ttl / 4, ttl);
+        // Before what it was told runs out, by any clock.
+        let again = self.rng.duration(ttl / 4, ttl * 99 / 100);
         self.after(again, Event::Ask { pod });
     }
 
@@ -121,7 +122,8 @@ impl World {
             self.look_later(pod, noticed, || Work::LookAtProbe);
         }
         if let Some(after) = back_after {
-            self.after(after, Event::AppStarts { pod });
+            let emptied = self.pods[pod].emptied;
+            self.after(after, Event::AppStarts { pod, emptied });
         }
     }
 

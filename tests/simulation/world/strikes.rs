@@ -354,8 +354,7 @@ impl World {
         self.app_dies(pod, None);
         self.exec_dies(pod);
         if !for_good {
-            self.after(back, Event::AppStarts { pod });
-            self.after(back, Event::ExecStarts { pod });
+            self.starts_later(pod, back, true);
             self.after(back, Event::Starts { pod, state: StartState::Lost });
         }
         true
@@ -389,6 +388,9 @@ impl World {
         if app_first {
             self.app_dies(pod, None);
             self.exec_dies(pod);
+            // Who ends a pod starts nothing in it again, also not what died before.
+            self.pods[pod].emptied += 1;
+            self.pods[pod].app.wants_start = false;
         } else if self.rng.percent(80) {
             let later = self.rng.millis(0, 3000);
             let run = self.pods[pod].app.run;
