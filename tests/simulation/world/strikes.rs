@@ -106,7 +106,8 @@ impl World {
                 if !self.leads(pod) || !self.pods[pod].app.alive {
                     return false;
                 }
-                self.app_dies(pod, Some(strike.lasts));
+                let lasts = self.until(strike.lasts).since(self.at);
+                self.app_dies(pod, Some(lasts));
                 let soon = self.rng.millis(20, 800);
                 self.after(soon, Event::DeletedByHand);
                 true
