@@ -5,13 +5,8 @@ use serde_json::{Map, Value, json};
 
 use super::{Api, Failure, Pod, lease, request};
 use crate::election::Outcome;
-use crate::membership::MEMBER_OF;
 use crate::membership::own::OwnWrite;
-
-/// Annotation: of the pod's template, so that readers know who is of the newest.
-pub const REVISION: &str = "leasehold.dev/revision";
-/// Annotation: the leases that this pod would take now, with commas between them.
-pub const STANDS_FOR: &str = "leasehold.dev/stands-for";
+use crate::membership::{MEMBER_OF, REVISION, STANDS_FOR};
 
 /// What a member's Lease says beside its spec.
 #[derive(Clone, Debug, PartialEq, Eq)]

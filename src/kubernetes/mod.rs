@@ -37,7 +37,7 @@ pub use lease::{object_for, of_list, record_of};
 pub use leases::{Leases, Told};
 #[doc(hidden)]
 pub use leases::{Many, Page, entry_of, page_of};
-pub use member::{Card, REVISION, STANDS_FOR};
+pub use member::Card;
 #[doc(hidden)]
 pub use watch::One;
 pub use watch::{Watched, watch};

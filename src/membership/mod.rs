@@ -8,6 +8,7 @@ mod catalogue;
 pub mod name;
 pub mod own;
 mod reading;
+pub mod roster;
 
 use jiff::Timestamp;
 
@@ -18,6 +19,10 @@ use crate::election::Record;
 
 /// The label by which members of one workload find each other; its value is their common name.
 pub const MEMBER_OF: &str = "leasehold.dev/member-of";
+/// Annotation of a member: of its pod's template, so that readers know who is of the newest.
+pub const REVISION: &str = "leasehold.dev/revision";
+/// Annotation of a member: the leases that its pod would take now, with commas between them.
+pub const STANDS_FOR: &str = "leasehold.dev/stands-for";
 /// The label of an API server's own Lease (KEP-1965).
 pub const API_SERVER: &str = "apiserver.kubernetes.io/identity";
 /// Where each kubelet renews a Lease of its node's name.
