@@ -102,6 +102,36 @@ pub enum Standing {
     Left,
 }
 
+impl Standing {
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Standing::Joining => "joining",
+            Standing::Member { .. } => "member",
+            Standing::Contested { .. } => "contested",
+            Standing::Left => "left",
+        }
+    }
+
+    /// The same but for the moment of the newest renewal.
+    pub fn is_like(&self, other: &Standing) -> bool {
+        self.as_str() == other.as_str() && self.contested_by() == other.contested_by()
+    }
+
+    pub fn renewed_at(&self) -> Option<Moment> {
+        match self {
+            Standing::Member { renewed_at } => Some(*renewed_at),
+            _ => None,
+        }
+    }
+
+    pub fn contested_by(&self) -> Option<&str> {
+        match self {
+            Standing::Contested { holder } => Some(holder),
+            _ => None,
+        }
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Asked {
     Read,

@@ -16,6 +16,7 @@ use std::time::Duration;
 use rustix::fs::OFlags;
 use serde::Deserialize;
 
+use super::members::MembersBoard;
 use super::view::View;
 use super::{Answer, Board};
 use crate::time::{self, Clock, Moment, SystemClock};
@@ -24,6 +25,8 @@ use crate::time::{self, Clock, Moment, SystemClock};
 const MODE: u32 = 0o644;
 const ASIDE: &str = ".leasehold-";
 const FIRST: &str = "status";
+/// No lease may have this name where a group has members.
+pub const MEMBERS: &str = "members";
 /// How far /proc/uptime may be from the boot clock. They differ by hundredths, or by hours.
 const UPTIME_TOLERANCE: Duration = Duration::from_secs(1);
 /// No report is longer: the longest thing in one is a holder's name, which is cut.
@@ -82,14 +85,24 @@ impl FileReport {
     }
 
     fn replace(&self, name: &str, text: &str) -> io::Result<()> {
-        let aside = self.dir.join(format!("{ASIDE}{name}"));
-        let replaced = write_aside(&aside, text).and_then(|()| fs::rename(&aside, self.dir.join(name)));
-        if replaced.is_err() {
-            // The old file stays; the unfinished one would only take up room.
-            let _ = fs::remove_file(&aside);
-        }
-        replaced
+        replace(&self.dir, name, text)
     }
+}
+
+/// The members of a group, in [`MEMBERS`] one a line and beside it as JSON.
+pub fn write_members(dir: &Path, board: &MembersBoard, now: Moment) -> io::Result<()> {
+    replace(dir, MEMBERS, &board.to_lines())?;
+    replace(dir, &format!("{MEMBERS}.json"), &(board.to_json(now) + "\n"))
+}
+
+fn replace(dir: &Path, name: &str, text: &str) -> io::Result<()> {
+    let aside = dir.join(format!("{ASIDE}{name}"));
+    let replaced = write_aside(&aside, text).and_then(|()| fs::rename(&aside, dir.join(name)));
+    if replaced.is_err() {
+        // The old file stays; the unfinished one would only take up room.
+        let _ = fs::remove_file(&aside);
+    }
+    replaced
 }
 
 /// No fsync: after a crash of the machine the boot id is another, and nothing of the old says anything.

@@ -9,6 +9,8 @@ pub mod file;
 #[cfg(feature = "program")]
 pub mod http;
 #[cfg(feature = "program")]
+pub mod members;
+#[cfg(feature = "program")]
 pub mod metrics;
 #[cfg(feature = "program")]
 pub mod probe;
@@ -52,8 +54,7 @@ impl Board {
         let status = Status::starting();
         let (changed, _) = watch::channel(status.version);
         let inner = Mutex::new(Inner { status, changed_at: None, promised_until: Moment::BOOT });
-        // The standard library keys each of these at random; nothing here needs secrecy.
-        let instance = RandomState::new().build_hasher().finish() as u32;
+        let instance = random_instance();
         let identity = pod.clone();
         Board { lease, namespace, pod, identity, boot_id, answer_ttl, instance, inner, changed }
     }
@@ -136,6 +137,11 @@ impl Board {
         // Nothing panics while holding it; were it poisoned, the state would still be whole.
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The standard library keys each of these at random; nothing here needs secrecy.
+fn random_instance() -> u32 {
+    RandomState::new().build_hasher().finish() as u32
 }
 
 /// One computed answer.

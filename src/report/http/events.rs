@@ -16,18 +16,23 @@ use super::server::Connection;
 use super::{SharedClock, stopped};
 use crate::app::session::Session;
 use crate::report::Board;
+use crate::report::members::MembersBoard;
 use crate::report::view::View;
 
 pub(super) struct Events {
-    board: Arc<Board>,
+    source: Source,
     clock: SharedClock,
-    format: Format,
     connection: Connection,
     /// Ends when the next event is due, and says whether there is one.
     wait: Pin<Box<dyn Future<Output = Next> + Send>>,
     due: bool,
-    session: Option<Session>,
     _place: OwnedSemaphorePermit,
+}
+
+/// What the events speak of.
+pub(super) enum Source {
+    Lease { board: Arc<Board>, format: Format, session: Option<Session> },
+    Members(Arc<MembersBoard>),
 }
 
 pub(super) enum Format {
@@ -37,21 +42,20 @@ pub(super) enum Format {
     Legacy { last: Option<Legacy> },
 }
 
+/// No promise runs out: it shows that the stream lives, and how old renewals are.
+const MEMBERS_REPEATED: Duration = Duration::from_secs(10);
+
 type Next = Option<watch::Receiver<u64>>;
 
 impl Events {
-    pub fn new(
-        board: Arc<Board>,
-        clock: SharedClock,
-        format: Format,
-        connection: Connection,
-        session: Option<Session>,
-        place: OwnedSemaphorePermit,
-    ) -> Self {
+    pub fn new(source: Source, clock: SharedClock, connection: Connection, place: OwnedSemaphorePermit) -> Self {
         // Subscribed before the first status is read: what changes in between is then seen twice rather than never.
-        let changed = board.subscribe();
+        let changed = match &source {
+            Source::Lease { board, .. } => board.subscribe(),
+            Source::Members(board) => board.subscribe(),
+        };
         let wait = Box::pin(std::future::ready(Some(changed)));
-        Events { board, clock, format, connection, wait, due: false, session, _place: place }
+        Events { source, clock, connection, wait, due: false, _place: place }
     }
 
     /// The next event's bytes; none when the server stops.
@@ -75,15 +79,19 @@ impl Events {
 
     fn compute(&mut self) -> Option<Bytes> {
         let now = self.clock.boot();
-        let may_lead = |token| self.session.as_ref().is_none_or(|session| session.may_lead(token, now));
-        let answer = self.board.answer_to(now, may_lead);
-        match &mut self.format {
+        let (board, format, session) = match &mut self.source {
+            Source::Lease { board, format, session } => (board, format, session),
+            Source::Members(board) => return Some(format!("event: members\ndata: {}\n\n", board.to_json(now)).into()),
+        };
+        let may_lead = |token| session.as_ref().is_none_or(|session| session.may_lead(token, now));
+        let answer = board.answer_to(now, may_lead);
+        match format {
             Format::Status => {
-                let view = View::new(&self.board, &answer);
+                let view = View::new(board, &answer);
                 Some(format!("event: status\nid: {}\ndata: {}\n\n", view.version, view.to_json()).into())
             }
             Format::Legacy { last } => {
-                let legacy = Legacy::new(&self.board, &answer, self.clock.wall());
+                let legacy = Legacy::new(board, &answer, self.clock.wall());
                 let changed = last.as_ref().is_none_or(|last| last.name != legacy.name);
                 let event = changed.then(|| format!("data: {}\n\n", legacy.to_json()).into());
                 *last = Some(legacy);
@@ -93,13 +101,17 @@ impl Events {
     }
 
     fn repeat(&self) -> Option<Duration> {
-        matches!(self.format, Format::Status).then(|| self.board.answer_ttl() / 4)
+        match &self.source {
+            Source::Lease { board, format: Format::Status, .. } => Some(board.answer_ttl() / 4),
+            Source::Lease { format: Format::Legacy { .. }, .. } => None,
+            Source::Members(_) => Some(MEMBERS_REPEATED),
+        }
     }
 }
 
 impl Drop for Events {
     fn drop(&mut self) {
-        if let Some(session) = &mut self.session {
+        if let Source::Lease { session: Some(session), .. } = &mut self.source {
             session.close(self.connection.activity.is_closed_by_peer(), self.clock.boot());
         }
     }
@@ -148,8 +160,8 @@ mod tests {
         let activity = Arc::new(Activity::new(now));
         let connection = Connection { is_unix: false, activity: Arc::clone(&activity), shutdown };
         let place = Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap();
-        let mut events =
-            Events::new(Arc::clone(&board), Arc::new(SystemClock), Format::Status, connection, None, place);
+        let source = Source::Lease { board: Arc::clone(&board), format: Format::Status, session: None };
+        let mut events = Events::new(source, Arc::new(SystemClock), connection, place);
 
         let mut cx = Context::from_waker(Waker::noop());
         activity.set_clogged(true);

@@ -25,6 +25,7 @@ use self::routes::Routes;
 use self::server::Table;
 use self::socket::Stream;
 use super::Board;
+use super::members::MembersBoard;
 use crate::app::asking::Asking;
 use crate::app::session::Sessions;
 use crate::time::Clock;
@@ -60,6 +61,8 @@ pub async fn converse(stream: tokio::net::UnixStream, is_unix: bool, app: Arc<Ap
 pub struct App {
     /// One a lease; paths without a name speak of the first.
     pub boards: Vec<Arc<Board>>,
+    /// With `--member-of`.
+    pub members: Option<Arc<MembersBoard>>,
     pub clock: SharedClock,
     pub sessions: Arc<Sessions>,
     pub asking: Arc<Asking>,

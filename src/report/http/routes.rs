@@ -13,12 +13,13 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
 
-use super::events::{Events, Format};
+use super::events::{Events, Format, Source};
 use super::legacy::Legacy;
 use super::reply::{self, Reply};
 use super::server::{Connection, Handler};
 use super::{App, Command, Course, Refusal, host, query, stopped};
 use crate::names::dns_subdomain;
+use crate::report::members::MembersBoard;
 use crate::report::view::View;
 use crate::report::{Answer, Board};
 
@@ -59,6 +60,8 @@ enum Route {
     Session,
     StepDown(usize),
     Stopped(usize),
+    Members,
+    WatchMembers,
 }
 
 impl Routes {
@@ -96,6 +99,12 @@ impl Routes {
             Route::Session => self.session(query, connection),
             Route::StepDown(lease) => self.step_down(lease, request).await,
             Route::Stopped(lease) => self.stopped(lease, request).await,
+            Route::Members => self.members(query, connection).await,
+            Route::WatchMembers => {
+                let source = Source::Members(Arc::clone(self.board_of_members()?));
+                let place = self.stream()?;
+                Ok(reply::events(Events::new(source, Arc::clone(&self.app.clock), connection, place)))
+            }
         }
     }
 
@@ -113,6 +122,8 @@ impl Routes {
             ["v1", "leases", name, "watch"] => self.lease(Some(name)).map(Route::Watch),
             ["v1", "leases", name, "stepdown"] => self.lease(Some(name)).map(Route::StepDown),
             ["v1", "leases", name, "stopped"] => self.lease(Some(name)).map(Route::Stopped),
+            ["v1", "members"] => Ok(Route::Members),
+            ["v1", "members", "watch"] => Ok(Route::WatchMembers),
             _ => Err(error(StatusCode::NOT_FOUND, "not_found", "there is nothing at this path")),
         }
     }
@@ -128,11 +139,13 @@ impl Routes {
 
     /// On a shared host network a question may reach another pod's sidecar; an app that says whose it is finds out.
     fn check_pod(&self, query: Option<&str>) -> Result<(), Box<Reply>> {
-        let (Some(asked), Some(board)) = (query::value(query, "pod"), self.app.boards.first()) else { return Ok(()) };
-        if asked == board.pod {
+        let of_leases = self.app.boards.first().map(|board| &board.pod);
+        let own = of_leases.or(self.app.members.as_ref().map(|members| &members.pod));
+        let (Some(asked), Some(own)) = (query::value(query, "pod"), own) else { return Ok(()) };
+        if asked == *own {
             return Ok(());
         }
-        let message = format!("this is the sidecar of pod {:?}, not of {asked:?}", board.pod);
+        let message = format!("this is the sidecar of pod {own:?}, not of {asked:?}");
         Err(error(StatusCode::MISDIRECTED_REQUEST, "other_pod", message))
     }
 
@@ -186,16 +199,25 @@ impl Routes {
 
     /// Waits as `?wait=30s&version=V` asks, until the version differs from V. What is answered after it is computed
     /// after it.
-    async fn wait(&self, leases: &[usize], query: Option<&str>, mut connection: Connection) -> Result<(), Box<Reply>> {
-        let Some(wait) = wait_of(query)? else { return Ok(()) };
-        let Some(known) = query::value(query, "version") else { return Ok(()) };
-
-        let mut changes: Vec<watch::Receiver<u64>> =
-            leases.iter().map(|lease| self.app.boards[*lease].subscribe()).collect();
+    async fn wait(&self, leases: &[usize], query: Option<&str>, connection: Connection) -> Result<(), Box<Reply>> {
+        let changes = leases.iter().map(|lease| self.app.boards[*lease].subscribe()).collect();
         let version = |changes: &mut [watch::Receiver<u64>]| match (leases, changes) {
             ([lease], [only]) => self.app.boards[*lease].version_text(*only.borrow_and_update()),
             (_, all) => self.version_of(all.iter_mut().map(|change| *change.borrow_and_update())),
         };
+        self.wait_for(changes, version, query, connection).await
+    }
+
+    /// The same of whatever has versions.
+    async fn wait_for(
+        &self,
+        mut changes: Vec<watch::Receiver<u64>>,
+        version: impl Fn(&mut [watch::Receiver<u64>]) -> String,
+        query: Option<&str>,
+        mut connection: Connection,
+    ) -> Result<(), Box<Reply>> {
+        let Some(wait) = wait_of(query)? else { return Ok(()) };
+        let Some(known) = query::value(query, "version") else { return Ok(()) };
         if version(&mut changes) != known {
             return Ok(());
         }
@@ -215,10 +237,24 @@ impl Routes {
         Ok(())
     }
 
+    async fn members(&self, query: Option<&str>, connection: Connection) -> Outcome {
+        let board = self.board_of_members()?;
+        let version = |changes: &mut [watch::Receiver<u64>]| {
+            changes.iter_mut().map(|change| board.version_text(*change.borrow_and_update())).collect()
+        };
+        self.wait_for(vec![board.subscribe()], version, query, connection).await?;
+        Ok(reply::json(StatusCode::OK, board.to_json(self.app.clock.boot())))
+    }
+
+    fn board_of_members(&self) -> Result<&Arc<MembersBoard>, Box<Reply>> {
+        let message = "this sidecar is in no group: it runs without --member-of";
+        self.app.members.as_ref().ok_or_else(|| error(StatusCode::NOT_FOUND, "no_members", message))
+    }
+
     fn events(&self, lease: usize, format: Format, connection: Connection) -> Outcome {
         let place = self.stream()?;
-        let (board, clock) = (Arc::clone(&self.app.boards[lease]), Arc::clone(&self.app.clock));
-        Ok(reply::events(Events::new(board, clock, format, connection, None, place)))
+        let source = Source::Lease { board: Arc::clone(&self.app.boards[lease]), format, session: None };
+        Ok(reply::events(Events::new(source, Arc::clone(&self.app.clock), connection, place)))
     }
 
     /// A stream that says, by being open, that the app lives.
@@ -236,8 +272,9 @@ impl Routes {
         }
         let place = self.stream()?;
         let session = Some(sessions.open(lease, name.as_deref(), exclusive));
-        let (board, clock) = (Arc::clone(&self.app.boards[lease]), Arc::clone(&self.app.clock));
-        Ok(reply::events(Events::new(board, clock, Format::Status, connection, session, place)))
+        let board = Arc::clone(&self.app.boards[lease]);
+        let source = Source::Lease { board, format: Format::Status, session };
+        Ok(reply::events(Events::new(source, Arc::clone(&self.app.clock), connection, place)))
     }
 
     fn stream(&self) -> Result<OwnedSemaphorePermit, Box<Reply>> {

@@ -1,0 +1,454 @@
+//! This pod's membership of a group: one task beside the elections, which none of them waits for. It keeps the own
+//! Lease, watches those of all members, and tells the app and the elections what it makes of them.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+
+use super::{EVENTS, RunError, random_u64};
+use crate::alarm::Alarm;
+use crate::complaint::{Ask, Complaints, News};
+use crate::election::{Outcome, Record};
+use crate::kubernetes::{Api, Card, Connection, Failure, Leases, Pod, Told, advice};
+use crate::membership::own::{Member, OwnConfig, OwnInput, OwnOutput, OwnWrite, Standing};
+use crate::membership::roster::{self, Rivals};
+use crate::membership::{Catalogue, Entry, MEMBER_OF, REVISION, STANDS_FOR, name};
+use crate::report::file;
+use crate::report::members::{Members, MembersBoard};
+use crate::report::probe::Health;
+use crate::time::{Clock, Moment, SystemClock};
+
+/// What came in meanwhile is told together.
+const TOLD_EVERY: Duration = Duration::from_millis(200);
+const LIST_TIMEOUT: Duration = Duration::from_secs(5);
+/// After a list or watch that failed.
+const PAUSE: Duration = Duration::from_secs(2);
+/// Beyond so many in doubt one list costs less than a read of each.
+const READ_ONE_BY_ONE: usize = 5;
+
+/// As what this pod joins.
+#[derive(Clone, Debug)]
+pub struct MemberSettings {
+    pub group: String,
+    pub lease_duration: Duration,
+    pub renew_interval: Duration,
+    pub annotations: Vec<(String, String)>,
+    /// Of the pod's template.
+    pub revision: Option<String>,
+}
+
+/// Where it runs.
+pub(super) struct Place<'a> {
+    pub namespace: &'a str,
+    pub pod: &'a Pod,
+    /// Under which the pod's earlier sidecars contended, and this one does.
+    pub former: Vec<String>,
+    pub identity: &'a str,
+    pub boot_id: &'a str,
+    pub leases: Vec<String>,
+    pub report_dir: Option<PathBuf>,
+}
+
+/// The loop's end of it.
+pub(super) struct Membership {
+    pub board: Arc<MembersBoard>,
+    /// Who contends for each lease, whenever that changes.
+    pub rivals: watch::Receiver<Vec<Rivals>>,
+    wish: watch::Sender<Wish>,
+    task: JoinHandle<()>,
+}
+
+/// What the loop asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Wish {
+    /// This pod would take the leases.
+    stands: bool,
+    leave_by: Option<Moment>,
+}
+
+impl Membership {
+    /// Joins. `observed` is this group's place in what readiness waits for.
+    pub fn join(
+        settings: &MemberSettings,
+        place: Place,
+        connection: &Arc<Connection>,
+        health: Arc<Health>,
+        observed: usize,
+    ) -> Result<Self, RunError> {
+        let lease = name::lease_name(&settings.group, place.pod_identity());
+        let board = Arc::new(MembersBoard::new(
+            settings.group.clone(),
+            place.namespace.to_owned(),
+            place.pod.name.clone(),
+            lease.clone(),
+            place.boot_id.to_owned(),
+        ));
+        let (wish, wishes) = watch::channel(Wish { stands: false, leave_by: None });
+        let (rivals_in, rivals) = watch::channel(vec![Rivals::default(); place.leases.len()]);
+        let selector = format!("{MEMBER_OF}={}", settings.group);
+        let connection = Arc::clone(connection);
+        let leases =
+            Leases::new(Arc::clone(&connection), Some(place.namespace.to_owned()), selector, keep, LIST_TIMEOUT);
+        let api = Api::of_member(connection, place.namespace.to_owned(), lease);
+        let (told_in, told) = mpsc::channel(EVENTS);
+        let (done_in, done) = mpsc::channel(EVENTS);
+        let own = OwnConfig {
+            identity: place.identity.to_owned(),
+            duration: settings.lease_duration,
+            renew_interval: settings.renew_interval,
+            spread: spread(),
+        };
+        let keeper = Keeper {
+            own: Member::new(own, place.former.clone()),
+            settings: settings.clone(),
+            owner: Some(place.pod.clone()).filter(|pod| pod.uid.as_deref().is_some_and(is_from_the_api)),
+            identity: place.identity.to_owned(),
+            lease_names: place.leases,
+            api: Arc::new(api),
+            leases,
+            catalogue: Catalogue::default(),
+            listed: false,
+            board: Arc::clone(&board),
+            report_dir: place.report_dir,
+            rivals: rivals_in,
+            health,
+            observed,
+            alarm: Alarm::new().map_err(|error| RunError::Machine("timers", error))?,
+            wishes,
+            told,
+            done_in,
+            done,
+            standing: Standing::Joining,
+            own_wakes_at: Moment::BOOT,
+            told_at: Moment::BOOT,
+            written_at: Moment::BOOT,
+            checking: false,
+            check_at: Moment::BOOT,
+            complaints: Complaints::default(),
+            file_complaints: Complaints::default(),
+            message: String::new(),
+            ended: false,
+        };
+        let task = tokio::spawn(keeper.keep(told_in));
+        Ok(Membership { board, rivals, wish, task })
+    }
+
+    /// Whether this pod would take the leases now, for others to know.
+    pub fn stand(&self, stands: bool) {
+        self.wish.send_if_modified(|wish| std::mem::replace(&mut wish.stands, stands) != stands);
+    }
+
+    /// Deletes the own Lease, and ends.
+    pub async fn leave(self, end_by: Moment) {
+        self.wish.send_modify(|wish| *wish = Wish { stands: false, leave_by: Some(end_by) });
+        let _ = self.task.await;
+    }
+}
+
+impl Place<'_> {
+    /// What two pods must not share.
+    fn pod_identity(&self) -> &str {
+        crate::election::pod_of(self.identity)
+    }
+}
+
+/// What came of a request.
+enum Done {
+    Read(Result<Option<Record>, Failure>),
+    Wrote(Option<Outcome>, Option<Failure>),
+    /// A consistent read of one that was in doubt, asked for at that moment.
+    Checked { name: String, sent_at: Moment, result: Result<(Option<Entry>, u64), Failure> },
+    /// The same of all.
+    CheckedAll { sent_at: Moment, result: Result<(Vec<Entry>, u64), Failure> },
+}
+
+struct Keeper {
+    own: Member,
+    settings: MemberSettings,
+    owner: Option<Pod>,
+    identity: String,
+    lease_names: Vec<String>,
+    api: Arc<Api>,
+    leases: Leases,
+    catalogue: Catalogue,
+    listed: bool,
+    board: Arc<MembersBoard>,
+    report_dir: Option<PathBuf>,
+    rivals: watch::Sender<Vec<Rivals>>,
+    health: Arc<Health>,
+    observed: usize,
+    alarm: Alarm,
+    wishes: watch::Receiver<Wish>,
+    told: mpsc::Receiver<Told>,
+    done_in: mpsc::Sender<Done>,
+    done: mpsc::Receiver<Done>,
+    standing: Standing,
+    own_wakes_at: Moment,
+    told_at: Moment,
+    written_at: Moment,
+    /// A consistent read of who is in doubt is under way; the next one not before then.
+    checking: bool,
+    check_at: Moment,
+    complaints: Complaints,
+    file_complaints: Complaints,
+    message: String,
+    ended: bool,
+}
+
+impl Keeper {
+    async fn keep(mut self, told_in: mpsc::Sender<Told>) {
+        let leases = self.leases.clone();
+        let watching = tokio::spawn(async move { leases.watch(PAUSE, spread(), told_in).await });
+        self.handle(OwnInput::Tick);
+        while !self.ended {
+            let now = SystemClock.boot();
+            self.check(now);
+            let wake_at = self.tell(now).min(self.own_wakes_at).min(self.next_check(now));
+            tokio::select! {
+                Some(done) = self.done.recv() => self.finished(done),
+                changed = self.wishes.changed() => self.wish(changed.is_ok()),
+                Some(told) = self.told.recv() => self.hear(told),
+                () = self.alarm.until(wake_at) => {}
+            }
+            while let Ok(told) = self.told.try_recv() {
+                self.hear(told);
+            }
+            if self.own_wakes_at <= SystemClock.boot() {
+                self.handle(OwnInput::Tick);
+            }
+        }
+        watching.abort();
+        // Everybody that still asks is told that it left.
+        self.publish(SystemClock.boot());
+    }
+
+    // ---- The own Lease ----
+
+    fn handle(&mut self, input: OwnInput) {
+        for output in self.own.handle(SystemClock.now(), input) {
+            match output {
+                OwnOutput::Publish(standing) => self.stands(standing),
+                OwnOutput::Read { timeout } => {
+                    let api = Arc::clone(&self.api);
+                    self.ask(async move { Done::Read(api.get(timeout).await) });
+                }
+                OwnOutput::Write(write) => self.write(write),
+                OwnOutput::WakeAt(at) => self.own_wakes_at = at,
+                OwnOutput::Done => self.ended = true,
+            }
+        }
+    }
+
+    fn stands(&mut self, standing: Standing) {
+        let (group, lease) = (&self.settings.group, &self.board.lease);
+        match (&self.standing, &standing) {
+            (Standing::Member { .. }, Standing::Member { .. }) => {}
+            (_, Standing::Member { .. }) => tracing::info!(group, lease, "this pod is a member"),
+            (_, Standing::Contested { holder }) => tracing::warn!(
+                group,
+                lease,
+                holder,
+                "another pod renews this pod's member lease: two pods have one identity; give each its own POD_NAME or --identity"
+            ),
+            (Standing::Member { .. }, Standing::Joining) => {
+                tracing::warn!(group, lease, "this pod is no member any more: its lease could not be renewed, or somebody took it");
+            }
+            _ => {}
+        }
+        self.standing = standing;
+        self.told_at = Moment::BOOT;
+    }
+
+    fn write(&mut self, write: OwnWrite) {
+        let mut annotations = self.settings.annotations.clone();
+        annotations.extend(self.settings.revision.iter().map(|revision| (REVISION.to_owned(), revision.clone())));
+        if self.wishes.borrow().stands && !self.lease_names.is_empty() {
+            annotations.push((STANDS_FOR.to_owned(), self.lease_names.join(",")));
+        }
+        let card = Card { group: self.settings.group.clone(), annotations, owner: self.owner.clone() };
+        let api = Arc::clone(&self.api);
+        self.ask(async move {
+            let (outcome, failure) = api.write_member(&write, &card).await;
+            Done::Wrote(outcome, failure)
+        });
+    }
+
+    fn ask(&self, asking: impl Future<Output = Done> + Send + 'static) {
+        let done = self.done_in.clone();
+        tokio::spawn(async move {
+            // The keeper is gone only when the process ends.
+            let _ = done.send(asking.await).await;
+        });
+    }
+
+    fn wish(&mut self, asked: bool) {
+        let wish = *self.wishes.borrow_and_update();
+        match wish.leave_by {
+            Some(end_by) => self.handle(OwnInput::Leave { end_by }),
+            // The loop is gone without a word: nobody waits for this task.
+            None if !asked => self.ended = true,
+            None => self.handle(OwnInput::Changed),
+        }
+    }
+
+    fn finished(&mut self, done: Done) {
+        match done {
+            Done::Read(result) => {
+                self.note(Ask::Read, result.as_ref().err());
+                self.handle(OwnInput::Read(result.ok()));
+            }
+            Done::Wrote(outcome, failure) => {
+                self.note(Ask::Write, failure.as_ref());
+                self.handle(outcome.map_or(OwnInput::Deleted, OwnInput::Wrote));
+            }
+            Done::Checked { name, sent_at, result } => {
+                self.checked(result.is_ok());
+                let now = SystemClock.boot();
+                match result {
+                    Ok((Some(entry), _)) => drop(self.catalogue.read(now, sent_at, entry)),
+                    Ok((None, version)) => drop(self.catalogue.deleted(&self.api.namespace, &name, version)),
+                    Err(failure) => self.note(Ask::Watch, Some(&failure)),
+                }
+            }
+            Done::CheckedAll { sent_at, result } => {
+                self.checked(result.is_ok());
+                match result {
+                    Ok((entries, _)) => self.catalogue.listed(SystemClock.boot(), sent_at, entries),
+                    Err(failure) => self.note(Ask::Watch, Some(&failure)),
+                }
+            }
+        }
+    }
+
+    fn note(&mut self, ask: Ask, failure: Option<&Failure>) {
+        // Somebody else wrote: what that means is found out by a read.
+        let failure = failure.filter(|failure| !matches!(failure, Failure::Status { code: 409, .. }));
+        let Some(failure) = failure else {
+            if self.complaints.worked(ask) == Some(News::AllWell) {
+                tracing::info!(group = self.settings.group, "membership works again");
+                self.message.clear();
+            }
+            return;
+        };
+        let text = advice(failure, &self.api);
+        if self.complaints.failed(ask, &text, SystemClock.boot()).is_some() {
+            tracing::warn!(group = self.settings.group, "membership: {text}");
+        }
+        self.message = text;
+    }
+
+    // ---- The others ----
+
+    fn hear(&mut self, told: Told) {
+        let now = SystemClock.boot();
+        match told {
+            Told::Listed { entries, sent_at, .. } => {
+                self.catalogue.listed(now, sent_at, entries);
+                if !std::mem::replace(&mut self.listed, true) {
+                    self.health.observed(self.observed);
+                    self.told_at = Moment::BOOT;
+                }
+            }
+            Told::Changed(entry) => drop(self.catalogue.changed(now, *entry)),
+            Told::Deleted { namespace, name, version, .. } => drop(self.catalogue.deleted(&namespace, &name, version)),
+            Told::Heard => {}
+            Told::Began => self.note(Ask::Watch, None),
+            Told::Failed(failure) => self.note(Ask::Watch, Some(&failure)),
+        }
+    }
+
+    /// Whoever is silent for its duration is read once before it is told dead: the watch may be what is silent.
+    fn check(&mut self, now: Moment) {
+        if self.checking || now < self.check_at {
+            return;
+        }
+        let doubted = |known: &&crate::membership::Known| known.entry.record.holder() != Some(self.identity.as_str());
+        let names: Vec<String> =
+            self.catalogue.in_doubt(now).filter(doubted).map(|known| known.entry.name.clone()).collect();
+        let (leases, sent_at) = (self.leases.clone(), now);
+        match names.as_slice() {
+            [] => return,
+            [name, ..] if names.len() <= READ_ONE_BY_ONE => {
+                let (name, namespace) = (name.clone(), self.api.namespace.clone());
+                self.ask(async move {
+                    let result = leases.read(&namespace, &name).await;
+                    Done::Checked { name, sent_at, result }
+                });
+            }
+            _ => self.ask(async move { Done::CheckedAll { sent_at, result: leases.list().await } }),
+        }
+        self.checking = true;
+    }
+
+    fn checked(&mut self, worked: bool) {
+        self.checking = false;
+        if !worked {
+            self.check_at = SystemClock.boot() + PAUSE;
+        }
+    }
+
+    fn next_check(&self, now: Moment) -> Moment {
+        let next = self.catalogue.next_change(now).unwrap_or(Moment::NEVER);
+        if self.checking || self.check_at <= now { next } else { next.min(self.check_at) }
+    }
+
+    // ---- What is told ----
+
+    /// Tells everybody what is so now, unless that was just done; says when it is to be called again.
+    fn tell(&mut self, now: Moment) -> Moment {
+        let refresh = self.settings.renew_interval;
+        if now < self.told_at + TOLD_EVERY {
+            return self.told_at + TOLD_EVERY;
+        }
+        self.told_at = now;
+        let news = self.publish(now);
+        if news || now >= self.written_at + refresh {
+            self.write_files(now);
+        }
+        // Only what comes in changes anything before that.
+        self.written_at + refresh
+    }
+
+    fn publish(&mut self, now: Moment) -> bool {
+        let own = self.standing.renewed_at().map(|renewed| (self.identity.as_str(), renewed));
+        let members = roster::members(&self.catalogue, now, own);
+        let of = |lease: &String| roster::rivals(&self.catalogue, now, lease, &self.identity);
+        let rivals: Vec<Rivals> = self.lease_names.iter().map(of).collect();
+        self.rivals.send_if_modified(|known| {
+            let news = self.listed && *known != rivals;
+            if news {
+                *known = rivals;
+            }
+            news
+        });
+        self.board.publish(Members::new(self.standing.clone(), self.message.clone(), self.listed, members))
+    }
+
+    fn write_files(&mut self, now: Moment) {
+        self.written_at = now;
+        let Some(dir) = &self.report_dir else { return };
+        if let Err(error) = file::write_members(dir, &self.board, now) {
+            let text = format!("cannot write the members' files: {error}");
+            if self.file_complaints.is_news(&text, now) {
+                tracing::warn!("{text}");
+            }
+        }
+    }
+}
+
+/// Labels say nothing here, and annotations are the members' own words.
+fn keep(_key: &str) -> bool {
+    true
+}
+
+/// A static pod is told the digest of its file, which is no object's uid: whatever names it as its owner is collected.
+fn is_from_the_api(uid: &str) -> bool {
+    uid.contains('-')
+}
+
+fn spread() -> f64 {
+    (random_u64() >> 11) as f64 / (1_u64 << 53) as f64
+}
