@@ -17,6 +17,8 @@ use crate::time::Moment;
 pub struct Sessions {
     /// Only sessions of this name count, where one is given.
     name: Option<String>,
+    /// They are evidence: what leads here ends with its connection. Elsewhere it may live on without.
+    declared: bool,
     answer_ttl: Duration,
     inner: Mutex<Inner>,
     changed: Notify,
@@ -48,8 +50,8 @@ struct Led {
 }
 
 impl Sessions {
-    pub fn new(name: Option<String>, answer_ttl: Duration) -> Self {
-        Sessions { name, answer_ttl, inner: Mutex::default(), changed: Notify::new() }
+    pub fn new(name: Option<String>, declared: bool, answer_ttl: Duration) -> Self {
+        Sessions { name, declared, answer_ttl, inner: Mutex::default(), changed: Notify::new() }
     }
 
     /// Opens a session for a lease, by its index.
@@ -104,7 +106,7 @@ impl Sessions {
         let others_act = now < inner.told_until || inner.shared.get(&lease) == Some(&token);
         let led = inner.led.get_mut(&lease).filter(|led| led.token == token)?;
         let by_peer = led.ended.take()?;
-        Some(Gone { why: "the session that led has ended".into(), proved: by_peer && !others_act })
+        Some(Gone { why: "the session that led has ended".into(), proved: by_peer && self.declared && !others_act })
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -164,7 +166,7 @@ impl Session {
             && led.session == self.number
         {
             led.ended = Some(by_peer);
-            if by_peer {
+            if by_peer && self.sessions.declared {
                 led.told_until = Moment::BOOT;
             }
         }
@@ -180,7 +182,7 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
 
     fn sessions(name: Option<&str>) -> (Arc<Sessions>, Moment) {
-        (Arc::new(Sessions::new(name.map(str::to_owned), SECOND)), Moment::BOOT + SECOND * 1000)
+        (Arc::new(Sessions::new(name.map(str::to_owned), true, SECOND)), Moment::BOOT + SECOND * 1000)
     }
 
     #[test]
@@ -233,6 +235,17 @@ mod tests {
         assert!(not_alone.may_lead(7, now), "who does not ask for it alone is told what the pod is");
         alone.close(true, now);
         assert!(!sessions.leader_ended(0, 7, now).unwrap().proved);
+    }
+
+    #[test]
+    fn where_sessions_are_no_evidence_one_that_ended_may_act_on_what_it_was_told() {
+        let (sessions, now) = (Arc::new(Sessions::new(None, false, SECOND)), Moment::BOOT + SECOND * 1000);
+        let (mut first, second) = (sessions.open(0, None, true), sessions.open(0, None, true));
+        assert!(first.may_lead(7, now));
+        first.close(true, now);
+        assert!(!sessions.leader_ended(0, 7, now).unwrap().proved);
+        assert!(!second.may_lead(8, now));
+        assert!(second.may_lead(8, now + SECOND));
     }
 
     #[test]

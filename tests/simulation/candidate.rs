@@ -339,7 +339,7 @@ impl Pod {
         // Reset before anything listens.
         self.file = File::RESET;
         let presence = Presence::new(self.plan.evidence.iter().map(|kind| format!("no {kind:?} yet")));
-        let sessions = Sessions::new(None, ttl);
+        let sessions = Sessions::new(None, self.plan.has(Evidence::Session), ttl);
         if remembers(BrokenRule::FormerSessionsForgotten) {
             sessions.succeed(now + ttl);
         }

@@ -451,12 +451,12 @@ impl World {
     /// The exclusive session that led is gone: its term ends, and with it what was told.
     pub(super) fn look_at_exclusive(&mut self, pod: usize) {
         let this = &mut self.pods[pod];
-        let (now, declared) = (this.clock.boot(self.at), this.plan.has(Evidence::Session));
+        let now = this.clock.boot(self.at);
         let Some(process) = &mut this.process else { return };
         let leading = process.board.leading();
         if let Some(gone) = leading.and_then(|leading| process.sessions.leader_ended(0, leading.token, now)) {
             process.inbox.push_front(Work::GoOn);
-            let proved = gone.proved && declared || self.broken == Some(BrokenRule::OneSessionsEndProves);
+            let proved = gone.proved || self.broken == Some(BrokenRule::OneSessionsEndProves);
             self.handle(pod, Input::AppGone { proved, why: gone.why });
         }
     }

@@ -150,9 +150,14 @@ impl World {
 
     pub(super) fn exec_must_have_ended(&mut self, pod: usize, run: u32, until: Moment) {
         let (at, this) = (self.at, &self.pods[pod]);
+        let Some(Exec { state: ExecState::Runs(Run { yes: Yes { token, .. }, .. }), .. }) = this.exec else { return };
         let runs = |exec: &Exec| exec.run == run && matches!(exec.state, ExecState::Runs(_));
         let stopped = this.process.as_ref().is_none_or(|process| process.paused_until > at);
         if !this.exec.as_ref().is_some_and(runs) || stopped || this.file.stale || this.file.leads.is_some() {
+            return;
+        }
+        // Its pod took the Lease again meanwhile: from then on the lock protects it.
+        if this.process.as_ref().is_some_and(|process| process.token > token) {
             return;
         }
         // Its clock may have stood meanwhile.
