@@ -8,6 +8,7 @@
 mod announcer;
 mod app;
 mod contender;
+pub mod membership;
 mod signals;
 
 use std::path::{Path, PathBuf};
@@ -24,10 +25,13 @@ use crate::app::lock::{self, Enforcement, LockError};
 use crate::app::{Evidence, Gone, Sign, enforcement_lock};
 use crate::complaint::Ask;
 use crate::election::{Acknowledgement, Config, Input, Kind, Outcome, Output, Seen, Shutdown, Status, Via, Write};
-use crate::kubernetes::{self, Api, ConfigError, Connection, Failure, Snapshot, Source, Watched};
+use crate::kubernetes::{self, Api, ConfigError, Connection, Failure, Pod, Snapshot, Source, Watched};
+use crate::membership::name::lease_name;
+use crate::membership::roster::Rivals;
 use crate::names;
 use crate::report::file::FileReport;
 use crate::report::http::{self, Address, App, BindError, Command, Course, Listener, Refusal, Reply};
+use crate::report::members::MembersBoard;
 use crate::report::metrics::Metrics;
 use crate::report::probe::{self, Health, ReadyWhen};
 use crate::report::{Board, file};
@@ -36,6 +40,7 @@ use crate::time::{self, Clock, Moment, SystemClock};
 use announcer::Announcer;
 use app::{AppSide, News};
 use contender::{Contender, log_change, spawn_watch};
+use membership::{MemberSettings, Membership, Place};
 use signals::Signals;
 
 /// The loop turns at least so often, which is what /livez watches.
@@ -58,6 +63,8 @@ const ENFORCEMENT_RETRY: Duration = Duration::from_millis(10);
 #[derive(Clone, Debug)]
 pub struct Settings {
     pub leases: Vec<String>,
+    /// The group that this pod joins.
+    pub member: Option<MemberSettings>,
     /// `None`: the namespace of the service account or the kubeconfig's context.
     pub namespace: Option<String>,
     pub pod: String,
@@ -181,7 +188,7 @@ pub async fn run(settings: Settings) -> Result<(), RunError> {
         })
         .collect();
     // First, for a former sidecar of this pod that still ends holds the ports and the files as well.
-    let owner = Owner { boot_id, pod_uid: settings.pod_uid.clone(), namespace: namespace.clone() };
+    let owner = Owner { boot_id: boot_id.clone(), pod_uid: settings.pod_uid.clone(), namespace: namespace.clone() };
     let state = tokio::select! {
         state = open_state(settings.state_dir.as_deref(), owner) => state?,
         _ = signals.next() => return Ok(()),
@@ -195,18 +202,26 @@ pub async fn run(settings: Settings) -> Result<(), RunError> {
     }
     let locks = make_locks(settings.report_dir.as_deref(), &boards)?;
     let app = AppSide::new(&settings)?;
-    let health = Arc::new(Health::new(boards.len(), settings.ready_when, SystemClock.boot()));
+    let pod_namespace = settings.pod_namespace.clone().unwrap_or(kube.default_namespace);
+    let pod = Pod { namespace: pod_namespace, name: settings.pod.clone(), uid: settings.pod_uid.clone() };
+    let group = settings.member.as_ref().map(|member| {
+        let lease = lease_name(&member.group, &settings.election.identity);
+        let of = |text: &str| text.to_owned();
+        MembersBoard::new(of(&member.group), of(&pod.namespace), of(&pod.name), lease, boot_id.clone())
+    });
+    let group = group.map(Arc::new);
+    let health = Health::new(boards.len() + usize::from(group.is_some()), settings.ready_when, SystemClock.boot());
+    let health = Arc::new(health);
     let (stop_serving, serving) = watch::channel(false);
     let (commands_in, commands) = mpsc::channel(16);
-    let servers = serve(&settings, &boards, &metrics, &health, &app, commands_in, serving)?;
+    let servers = serve(&settings, &boards, &group, &metrics, &health, &app, commands_in, serving)?;
 
-    let pod_namespace = settings.pod_namespace.clone().unwrap_or(kube.default_namespace);
-    let announcer = Announcer::new(&settings, pod_namespace, &connection, &boards);
+    let announcer = Announcer::new(&settings, pod.clone(), &connection, &boards);
     let (watched_in, watched) = mpsc::channel(EVENTS);
     let (done_in, done) = mpsc::channel(EVENTS);
     let mut contenders = Vec::new();
     let identity = format!("{}_{}", settings.election.identity, random_hex());
-    let config = Config { identity, ..settings.election };
+    let config = Config { identity: identity.clone(), ..settings.election };
     for (index, (board, enforcement)) in boards.iter().zip(locks).enumerate() {
         let api = Arc::new(Api::new(Arc::clone(&connection), namespace.clone(), board.lease.clone()));
         contenders.push(Contender::new(
@@ -222,10 +237,30 @@ pub async fn run(settings: Settings) -> Result<(), RunError> {
     if let Some(until) = contenders.iter().map(|contender| contender.former_promised_until).max() {
         app.sessions.succeed(until);
     }
+    let membership = match settings.member.as_ref().zip(group) {
+        Some((member, board)) => {
+            let former = match &state {
+                Some(state) => state.lease(&board.lease, &identity, settings.election.answer_ttl)?.1.former,
+                None => Vec::new(),
+            };
+            let place = Place {
+                pod,
+                identity,
+                former,
+                leases: settings.leases.clone(),
+                report_dir: settings.report_dir.clone(),
+            };
+            let (health, observed) = (Arc::clone(&health), boards.len());
+            Some(Membership::join(member, board, place, &connection, move || health.observed(observed))?)
+        }
+        None => None,
+    };
     let alarm = Alarm::new().map_err(|error| RunError::Machine("timers", error))?;
     let mut sidecar = Sidecar {
         alarm,
         contenders,
+        ending: false,
+        membership,
         files,
         announcer,
         metrics,
@@ -239,6 +274,7 @@ pub async fn run(settings: Settings) -> Result<(), RunError> {
     };
     sidecar.campaign(signals, &settings).await;
     let announcing = sidecar.announcer.tasks();
+    let membership = sidecar.membership.take();
     // Its receiver of commands goes with it: one that comes now is refused, not kept.
     drop(sidecar);
     drop(stop_serving);
@@ -248,7 +284,12 @@ pub async fn run(settings: Settings) -> Result<(), RunError> {
             let _ = task.await;
         }
     };
-    let _ = tokio::time::timeout(Duration::from_millis(500), ended).await;
+    let leaving = async {
+        if let Some(membership) = membership {
+            membership.leave(SystemClock.boot() + LAST_WORDS / 2).await;
+        }
+    };
+    let _ = tokio::join!(tokio::time::timeout(LAST_WORDS / 2, ended), leaving);
     Ok(())
 }
 
@@ -256,6 +297,7 @@ pub async fn run(settings: Settings) -> Result<(), RunError> {
 fn serve(
     settings: &Settings,
     boards: &[Arc<Board>],
+    members: &Option<Arc<MembersBoard>>,
     metrics: &Arc<Metrics>,
     health: &Arc<Health>,
     app: &AppSide,
@@ -279,6 +321,7 @@ fn serve(
     }
     let app = App {
         boards: boards.to_vec(),
+        members: members.clone(),
         clock: Arc::new(SystemClock),
         sessions: Arc::clone(&app.sessions),
         asking: Arc::clone(&app.asking),
@@ -327,6 +370,9 @@ enum Done {
 struct Sidecar {
     alarm: Alarm,
     contenders: Vec<Contender>,
+    /// A signal came.
+    ending: bool,
+    membership: Option<Membership>,
     files: Option<FileReport>,
     announcer: Announcer,
     metrics: Arc<Metrics>,
@@ -344,9 +390,12 @@ impl Sidecar {
         if let Some(why) = self.app.gone().map(str::to_owned) {
             self.app_gone(&Gone { why, proved: false });
         }
-        while !self.contenders.iter().all(|contender| contender.done) {
+        while !self.ending || !self.contenders.iter().all(|contender| contender.done) {
             let now = SystemClock.boot();
             self.health.beat(now);
+            if let Some(membership) = &self.membership {
+                membership.stand(!self.ending && self.app.gone().is_none());
+            }
             let next =
                 [self.refresh(now), self.await_enforcers(now), self.settle_step_downs(now), self.app.let_go(now)];
             let wake_at = self.contenders.iter().map(|contender| contender.wake_at).chain(next).min();
@@ -359,6 +408,7 @@ impl Sidecar {
                 Some((lease, watched)) = self.watched.recv() => self.watched(lease, watched),
                 news = self.app.news() => self.app_says(news),
                 Some(command) = self.commands.recv() => self.command(command),
+                rivals = rivals(&mut self.membership) => self.rivals(rivals),
                 () = self.alarm.until(wake_at) => {}
             }
             let now = SystemClock.boot();
@@ -367,6 +417,12 @@ impl Sidecar {
                     self.handle(lease, Input::Tick);
                 }
             }
+        }
+    }
+
+    fn rivals(&mut self, rivals: Vec<Rivals>) {
+        for (lease, Rivals { count, successor }) in rivals.into_iter().enumerate() {
+            self.handle(lease, Input::Rivals { count, successor });
         }
     }
 
@@ -607,6 +663,7 @@ impl Sidecar {
         };
         tracing::info!("asked to end: {what}; a second signal ends this process at once, without releasing");
         signals::end_within(settings.shutdown_grace);
+        self.ending = true;
         let now = SystemClock.boot();
         let end_by = now + settings.shutdown_grace.saturating_sub(LAST_WORDS);
         let leave_at = match settings.on_sigterm {
@@ -674,6 +731,16 @@ impl Sidecar {
             self.handle(lease, Input::AppAlive);
         }
     }
+}
+
+/// Waits until others come or go, where that is known.
+async fn rivals(membership: &mut Option<Membership>) -> Vec<Rivals> {
+    if let Some(membership) = membership
+        && membership.rivals.changed().await.is_ok()
+    {
+        return membership.rivals.borrow_and_update().clone();
+    }
+    std::future::pending().await
 }
 
 /// The locks in the report directory, there before anything says yes; one for each lease's enforcers.

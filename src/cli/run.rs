@@ -13,8 +13,10 @@ use crate::app::health::Thresholds;
 use crate::election::Config;
 use crate::kubernetes::Source;
 use crate::names::{dns_label, dns_subdomain};
+use crate::report::file;
 use crate::report::http::Address;
 use crate::report::probe::ReadyWhen;
+use crate::sidecar::membership::MemberSettings;
 use crate::sidecar::{self, AppSettings, OnSigterm, SHORTEST_ENDING, Settings};
 
 /// A file is named after the lease, with an ending, and a file's name has at most 255 characters.
@@ -57,6 +59,25 @@ pub struct Args {
     /// Take an empty holder without proof that the last one stopped
     #[arg(long, env = "LEASEHOLD_TRUST_UNHELD", hide_env = true, help_heading = "Lease")]
     trust_unheld: bool,
+    /// Join this group: a Lease of this pod's own, which says that it lives, and GET /v1/members
+    #[arg(long, value_name = "GROUP", env = "LEASEHOLD_MEMBER_OF", hide_env = true, help_heading = "Members")]
+    pub(super) member_of: Option<String>,
+    /// How long a member may be silent; whole seconds
+    #[arg(long, value_name = "TIME", default_value = "40s", env = "LEASEHOLD_MEMBER_LEASE_DURATION", value_parser = duration, hide_env = true, help_heading = "Members")]
+    member_lease_duration: Duration,
+    /// From one renewal of it to the next [default: 1/4 of the member lease duration]
+    #[arg(long, value_name = "TIME", env = "LEASEHOLD_MEMBER_RENEW_INTERVAL", value_parser = duration, hide_env = true, help_heading = "Members")]
+    member_renew_interval: Option<Duration>,
+    /// An annotation of it, for other members to read: zone=a; repeatable
+    #[arg(
+        long,
+        value_name = "KEY=VALUE",
+        env = "LEASEHOLD_MEMBER_ANNOTATION",
+        value_delimiter = ',',
+        hide_env = true,
+        help_heading = "Members"
+    )]
+    member_annotation: Vec<String>,
     /// How many pods contend, if known: sizes the jitter
     #[arg(long, value_name = "N", env = "LEASEHOLD_REPLICAS", hide_env = true, help_heading = "Lease")]
     replicas: Option<u32>,
@@ -270,8 +291,25 @@ impl Args {
         let mut faults = Vec::new();
         let set = |name: &str| env(name).filter(|value| !value.is_empty());
         let leases = if self.lease.is_empty() { set("ELECTOR_ELECTION").into_iter().collect() } else { self.lease };
-        if leases.is_empty() {
-            faults.push("no lease to contend for: give --lease NAME".into());
+        if leases.is_empty() && self.member_of.is_none() {
+            faults.push("no lease to contend for: give --lease NAME, or --member-of GROUP to be a member only".into());
+        }
+        let member = self.member_of.map(|group| MemberSettings {
+            group,
+            lease_duration: self.member_lease_duration,
+            renew_interval: self.member_renew_interval.unwrap_or(self.member_lease_duration / 4),
+            annotations: self.member_annotation.iter().map(|pair| split_annotation(pair)).collect(),
+            revision: set("POD_TEMPLATE_HASH"),
+        });
+        if let Some(member) = &member {
+            faults.extend(member.faults());
+            if leases.iter().any(|lease| lease == file::MEMBERS) {
+                faults.push(
+                    "no lease may be named \"members\" beside --member-of: members.json speaks of the members".into(),
+                );
+            }
+        } else if !self.member_annotation.is_empty() {
+            faults.push("--member-annotation needs --member-of".into());
         }
         for (index, lease) in leases.iter().enumerate() {
             if let Err(fault) = dns_subdomain(lease) {
@@ -378,6 +416,7 @@ impl Args {
         }
         Ok(Settings {
             leases,
+            member,
             namespace,
             pod,
             pod_namespace,
@@ -408,6 +447,12 @@ fn times(mut config: Config) -> Config {
     config.retry_period =
         or(config.retry_period, (duration / 15).clamp(Duration::from_millis(100), Duration::from_secs(1)));
     config
+}
+
+/// `KEY=VALUE`; what is none has an empty key, which is no annotation's.
+fn split_annotation(pair: &str) -> (String, String) {
+    let (key, value) = pair.split_once('=').unwrap_or_default();
+    (key.trim().to_owned(), value.trim().to_owned())
 }
 
 fn hostname() -> Option<String> {

@@ -23,12 +23,21 @@ pub struct Jitter {
 
 impl Jitter {
     pub fn new(seed: u64, replicas: Option<u32>) -> Self {
+        let mut jitter = Jitter { state: seed, lambda: 7.0, longest: FIRST, n_known: false };
+        if let Some(replicas) = replicas {
+            jitter.know(replicas);
+        }
+        jitter
+    }
+
+    /// There are so many candidates.
+    pub fn know(&mut self, replicas: u32) {
         // One of all has just let go of it, and is no candidate.
-        let candidates = replicas.map(|n| f64::from(n.saturating_sub(1).max(1)));
-        let lambda = candidates.map_or(7.0, |m| m.ln() + 1.0);
+        let m = f64::from(replicas.saturating_sub(1).max(1));
+        self.lambda = m.ln() + 1.0;
         // Who is alone has nobody to wait for.
-        let longest = candidates.map_or(FIRST, |m| Duration::from_secs_f64(0.002 * lambda * (1.0 - 1.0 / m)));
-        Jitter { state: seed, lambda, longest, n_known: replicas.is_some() }
+        self.longest = Duration::from_secs_f64(0.002 * self.lambda * (1.0 - 1.0 / m));
+        self.n_known = true;
     }
 
     /// The wait before taking a record that was released, or (`expired`) one that ran out.

@@ -34,6 +34,8 @@ pub enum Input {
     AppStopped { token: u64 },
     /// Hand over, to this pod if it is named.
     StepDown { to: Option<String> },
+    /// Who contends beside this candidate, as others' own Leases show: how many with it, and who should lead next.
+    Rivals { count: u32, successor: Option<String> },
     /// End: release, and say [`Output::Done`].
     Shutdown(Shutdown),
 }

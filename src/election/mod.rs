@@ -134,6 +134,8 @@ pub struct Election {
     /// When to take a free record: sampled once for each change of the spec.
     take_at: Option<(Moment, Moment)>,
     jitter: Jitter,
+    /// Whom a release names where nobody else was asked for.
+    successor: Option<String>,
     collided: bool,
     /// The app is not alive.
     app_gone: Option<Gone>,
@@ -211,6 +213,7 @@ impl Election {
             watch_failure: None,
             take_at: None,
             jitter: Jitter::new(seed, config.replicas),
+            successor: None,
             collided: false,
             app_gone: None,
             hold_off_until: Moment::BOOT,
@@ -325,6 +328,10 @@ impl Election {
                 }
             }
             Input::StepDown { to } => self.step_down(now.boot, to),
+            Input::Rivals { count, successor } => {
+                self.jitter.know(count);
+                self.successor = successor;
+            }
             Input::Shutdown(Shutdown { app_ended, leave_at, end_by }) => {
                 let leave_at = if self.broken.is(BrokenRule::LeaveAtTheEnd) { end_by } else { leave_at };
                 self.shutdown.get_or_insert(Ending { app_ended, since: now.boot, leave_at, end_by, looked: false });
@@ -1087,10 +1094,9 @@ impl Election {
             _ => self.seen.record().map(|record| Base { uid: record.uid.clone(), version: record.version }),
         };
         let step_down = match &self.role {
-            Role::Leaving(Leaving { token, successor: Some(to), .. })
-                if kind == Kind::Release && !self.broken.is(BrokenRule::ReleaseNamesNobody) =>
-            {
-                Some(StepDown { token: *token, to: Some(to.clone()) })
+            Role::Leaving(leaving) if kind == Kind::Release && !self.broken.is(BrokenRule::ReleaseNamesNobody) => {
+                let to = leaving.successor.as_ref().or(self.successor.as_ref());
+                to.map(|to| StepDown { token: leaving.token, to: Some(to.clone()) })
             }
             _ => None,
         };

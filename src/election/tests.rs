@@ -179,6 +179,30 @@ fn a_taking_write_that_lands_after_the_apps_end_waits_for_earlier_promises_unles
 }
 
 #[test]
+fn a_release_names_who_should_lead_next_unless_somebody_else_was_asked_for() {
+    for (asked, named) in [(None, "web-1"), (Some("web-2"), "web-2")] {
+        let mut bench = Bench::new();
+        bench.handle(Input::Rivals { count: 5, successor: Some("web-0".into()) });
+        let record = bench.leads();
+        bench.handle(Input::Rivals { count: 3, successor: Some("web-1".into()) });
+        bench.handle(Input::StepDown { to: asked.map(str::to_owned) });
+        let version = bench.election.status().version;
+        let outputs = bench.handle(withdrawn(version, bench.at));
+        let release = written(&outputs).unwrap();
+        let token = record.token.value().unwrap();
+        assert_eq!(release.step_down, Some(StepDown { token, to: Some(named.into()) }));
+    }
+    // Nobody is known to live.
+    let mut bench = Bench::new();
+    bench.leads();
+    bench.handle(Input::Rivals { count: 1, successor: None });
+    bench.shuts_down();
+    let version = bench.election.status().version;
+    let outputs = bench.handle(withdrawn(version, bench.at));
+    assert_eq!(written(&outputs).unwrap().step_down, None);
+}
+
+#[test]
 fn an_acknowledgement_does_not_cover_what_an_earlier_sidecar_of_the_pod_promised() {
     let mut bench = Bench::new();
     let floor = bench.at + 30 * SECOND;

@@ -24,13 +24,7 @@ pub(super) struct Announcer {
 
 impl Announcer {
     /// From here on the pod is labelled: standby, whatever a former sidecar of it left.
-    pub fn new(
-        settings: &Settings,
-        pod_namespace: String,
-        connection: &Arc<Connection>,
-        boards: &[Arc<Board>],
-    ) -> Self {
-        let pod = Pod { namespace: pod_namespace, name: settings.pod.clone(), uid: settings.pod_uid.clone() };
+    pub fn new(settings: &Settings, pod: Pod, connection: &Arc<Connection>, boards: &[Arc<Board>]) -> Self {
         let mut announcer = Announcer { terms: Vec::new(), role: None, tasks: Vec::new() };
         if settings.role_label {
             let (role, wanted) = watch::channel(Role::Standby);

@@ -15,10 +15,10 @@ use crate::election::{Outcome, Record};
 use crate::kubernetes::{Api, Card, Connection, Failure, Leases, Pod, Told, advice};
 use crate::membership::own::{Member, OwnConfig, OwnInput, OwnOutput, OwnWrite, Standing};
 use crate::membership::roster::{self, Rivals};
-use crate::membership::{Catalogue, Entry, MEMBER_OF, REVISION, STANDS_FOR, name};
+use crate::membership::{Catalogue, Entry, MEMBER_OF, REVISION, STANDS_FOR};
+use crate::names;
 use crate::report::file;
 use crate::report::members::{Members, MembersBoard};
-use crate::report::probe::Health;
 use crate::time::{Clock, Moment, SystemClock};
 
 /// What came in meanwhile is told together.
@@ -40,21 +40,50 @@ pub struct MemberSettings {
     pub revision: Option<String>,
 }
 
-/// Where it runs.
-pub(super) struct Place<'a> {
-    pub namespace: &'a str,
-    pub pod: &'a Pod,
-    /// Under which the pod's earlier sidecars contended, and this one does.
+/// The most that all annotations of an object may have, with room for our own.
+const LONGEST_ANNOTATIONS: usize = 64 << 10;
+
+impl MemberSettings {
+    /// Everything wrong with them, a sentence each.
+    pub fn faults(&self) -> Vec<String> {
+        let mut faults = OwnConfig::faults(self.lease_duration, self.renew_interval);
+        let group = &self.group;
+        if let Err(fault) = names::label_value(group).and_then(|()| names::dns_subdomain(group)) {
+            faults.push(format!("the group {group:?} of --member-of is no name for one: {fault}"));
+        }
+        for (number, (key, _)) in self.annotations.iter().enumerate() {
+            if let Err(fault) = names::annotation_key(key) {
+                faults.push(format!("--member-annotation must be KEY=VALUE, and {key:?} is no key: {fault}"));
+            }
+            if key.starts_with("leasehold.dev/") {
+                faults.push(format!("--member-annotation {key} is this program's own"));
+            }
+            if self.annotations[..number].iter().any(|(other, _)| other == key) {
+                faults.push(format!("--member-annotation {key} is given twice"));
+            }
+        }
+        if self.annotations.iter().map(|(key, value)| key.len() + value.len()).sum::<usize>() > LONGEST_ANNOTATIONS {
+            faults.push(
+                "the annotations of --member-annotation are longer than 64 KiB: each member keeps those of all".into(),
+            );
+        }
+        faults
+    }
+}
+
+/// Who joins, and where.
+pub(super) struct Place {
+    pub pod: Pod,
+    /// `<pod>_<random>`.
+    pub identity: String,
+    /// Those of the pod's earlier sidecars, which are known to be dead.
     pub former: Vec<String>,
-    pub identity: &'a str,
-    pub boot_id: &'a str,
     pub leases: Vec<String>,
     pub report_dir: Option<PathBuf>,
 }
 
 /// The loop's end of it.
 pub(super) struct Membership {
-    pub board: Arc<MembersBoard>,
     /// Who contends for each lease, whenever that changes.
     pub rivals: watch::Receiver<Vec<Rivals>>,
     wish: watch::Sender<Wish>,
@@ -70,52 +99,41 @@ struct Wish {
 }
 
 impl Membership {
-    /// Joins. `observed` is this group's place in what readiness waits for.
+    /// Joins; `observed` is called when all members were listed once.
     pub fn join(
         settings: &MemberSettings,
+        board: Arc<MembersBoard>,
         place: Place,
         connection: &Arc<Connection>,
-        health: Arc<Health>,
-        observed: usize,
+        observed: impl Fn() + Send + 'static,
     ) -> Result<Self, RunError> {
-        let lease = name::lease_name(&settings.group, place.pod_identity());
-        let board = Arc::new(MembersBoard::new(
-            settings.group.clone(),
-            place.namespace.to_owned(),
-            place.pod.name.clone(),
-            lease.clone(),
-            place.boot_id.to_owned(),
-        ));
         let (wish, wishes) = watch::channel(Wish { stands: false, leave_by: None });
         let (rivals_in, rivals) = watch::channel(vec![Rivals::default(); place.leases.len()]);
-        let selector = format!("{MEMBER_OF}={}", settings.group);
-        let connection = Arc::clone(connection);
-        let leases =
-            Leases::new(Arc::clone(&connection), Some(place.namespace.to_owned()), selector, keep, LIST_TIMEOUT);
-        let api = Api::of_member(connection, place.namespace.to_owned(), lease);
         let (told_in, told) = mpsc::channel(EVENTS);
         let (done_in, done) = mpsc::channel(EVENTS);
         let own = OwnConfig {
-            identity: place.identity.to_owned(),
+            identity: place.identity.clone(),
             duration: settings.lease_duration,
             renew_interval: settings.renew_interval,
             spread: spread(),
         };
+        let namespace = &place.pod.namespace;
+        let selector = format!("{MEMBER_OF}={}", settings.group);
+        let leases = Leases::new(Arc::clone(connection), Some(namespace.clone()), selector, keep, LIST_TIMEOUT);
         let keeper = Keeper {
-            own: Member::new(own, place.former.clone()),
+            own: Member::new(own, place.former),
+            api: Arc::new(Api::of_member(Arc::clone(connection), namespace.clone(), board.lease.clone())),
             settings: settings.clone(),
-            owner: Some(place.pod.clone()).filter(|pod| pod.uid.as_deref().is_some_and(is_from_the_api)),
-            identity: place.identity.to_owned(),
+            owner: Some(place.pod).filter(|pod| pod.uid.as_deref().is_some_and(is_from_the_api)),
+            identity: place.identity,
             lease_names: place.leases,
-            api: Arc::new(api),
             leases,
             catalogue: Catalogue::default(),
             listed: false,
-            board: Arc::clone(&board),
+            board,
             report_dir: place.report_dir,
             rivals: rivals_in,
-            health,
-            observed,
+            observed: Box::new(observed),
             alarm: Alarm::new().map_err(|error| RunError::Machine("timers", error))?,
             wishes,
             told,
@@ -133,7 +151,7 @@ impl Membership {
             ended: false,
         };
         let task = tokio::spawn(keeper.keep(told_in));
-        Ok(Membership { board, rivals, wish, task })
+        Ok(Membership { rivals, wish, task })
     }
 
     /// Whether this pod would take the leases now, for others to know.
@@ -148,21 +166,21 @@ impl Membership {
     }
 }
 
-impl Place<'_> {
-    /// What two pods must not share.
-    fn pod_identity(&self) -> &str {
-        crate::election::pod_of(self.identity)
-    }
-}
-
 /// What came of a request.
 enum Done {
     Read(Result<Option<Record>, Failure>),
     Wrote(Option<Outcome>, Option<Failure>),
     /// A consistent read of one that was in doubt, asked for at that moment.
-    Checked { name: String, sent_at: Moment, result: Result<(Option<Entry>, u64), Failure> },
+    Checked {
+        name: String,
+        sent_at: Moment,
+        result: Result<(Option<Entry>, u64), Failure>,
+    },
     /// The same of all.
-    CheckedAll { sent_at: Moment, result: Result<(Vec<Entry>, u64), Failure> },
+    CheckedAll {
+        sent_at: Moment,
+        result: Result<(Vec<Entry>, u64), Failure>,
+    },
 }
 
 struct Keeper {
@@ -178,8 +196,7 @@ struct Keeper {
     board: Arc<MembersBoard>,
     report_dir: Option<PathBuf>,
     rivals: watch::Sender<Vec<Rivals>>,
-    health: Arc<Health>,
-    observed: usize,
+    observed: Box<dyn Fn() + Send>,
     alarm: Alarm,
     wishes: watch::Receiver<Wish>,
     told: mpsc::Receiver<Told>,
@@ -254,7 +271,11 @@ impl Keeper {
                 "another pod renews this pod's member lease: two pods have one identity; give each its own POD_NAME or --identity"
             ),
             (Standing::Member { .. }, Standing::Joining) => {
-                tracing::warn!(group, lease, "this pod is no member any more: its lease could not be renewed, or somebody took it");
+                tracing::warn!(
+                    group,
+                    lease,
+                    "this pod is no member any more: its lease could not be renewed, or somebody took it"
+                );
             }
             _ => {}
         }
@@ -348,7 +369,7 @@ impl Keeper {
             Told::Listed { entries, sent_at, .. } => {
                 self.catalogue.listed(now, sent_at, entries);
                 if !std::mem::replace(&mut self.listed, true) {
-                    self.health.observed(self.observed);
+                    (self.observed)();
                     self.told_at = Moment::BOOT;
                 }
             }
