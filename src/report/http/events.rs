@@ -112,7 +112,7 @@ impl Events {
 impl Drop for Events {
     fn drop(&mut self) {
         if let Source::Lease { session: Some(session), .. } = &mut self.source {
-            session.close(self.connection.activity.is_closed_by_peer(), self.clock.boot());
+            session.close(self.connection.activity.is_closed_by_peer());
         }
     }
 }

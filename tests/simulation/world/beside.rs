@@ -390,7 +390,6 @@ impl World {
 
     pub(super) fn open_session(&mut self, pod: usize, worker: u32) {
         let this = &mut self.pods[pod];
-        let now = this.clock.boot(self.at);
         let Some(process) = &mut this.process else { return };
         let plan = this.app.worker(worker).map(|worker| worker.plan);
         if process.open.contains_key(&worker) {
@@ -400,7 +399,7 @@ impl World {
         process.inbox.push_back(Work::LookAtSessions);
         if plan.is_none() {
             // Who connected is dead by now.
-            session.close(true, now);
+            session.close(true);
             return;
         }
         process.open.insert(worker, session);
@@ -408,10 +407,10 @@ impl World {
     }
 
     pub(super) fn close_session(&mut self, pod: usize, worker: u32, by_peer: bool) {
-        let (at, now) = (self.at, self.pods[pod].clock.boot(self.at));
+        let at = self.at;
         let Some(process) = &mut self.pods[pod].process else { return };
         let Some(mut session) = process.open.remove(&worker) else { return };
-        session.close(by_peer || self.broken == Some(BrokenRule::ClosedByUsProves), now);
+        session.close(by_peer || self.broken == Some(BrokenRule::ClosedByUsProves));
         process.inbox.push_back(Work::LookAtSessions);
         let side = if by_peer { "its own side" } else { "the sidecar" };
         self.trace.note(at, || format!("pod {pod}: worker {worker}'s session is closed by {side}"));
