@@ -229,7 +229,6 @@ impl Reader {
 
     /// Waits until something changes, or `until` at most, and takes in all the news.
     async fn wait(&mut self, until: Moment) -> Result<(), Error> {
-        self.settle_doubts().await?;
         let now = SystemClock.boot();
         let mut wake = until.min(self.catalogue.next_change(now).unwrap_or(Moment::NEVER));
         if self.catalogue.in_doubt(now).next().is_some() {
@@ -242,7 +241,7 @@ impl Reader {
         while let Ok(told) = self.told.try_recv() {
             self.take(told)?;
         }
-        Ok(())
+        self.settle_doubts().await
     }
 
     fn take(&mut self, told: Told) -> Result<(), Error> {
