@@ -6,6 +6,7 @@ pub mod dev;
 pub mod doctor;
 pub mod exec;
 pub mod install;
+pub mod leases;
 pub mod log;
 pub mod probe;
 pub mod run;
@@ -48,6 +49,8 @@ enum Command {
     Probe(probe::Args),
     /// Have the pod that leads hand over, from a workstation: exits 0 (changed hands), 1 (did not), 2 (cannot tell)
     Stepdown(stepdown::Args),
+    /// Show Leases of any kind, and whether their holders live, by watching them change
+    Leases(leases::Args),
     /// Look at all that a sidecar needs, and say what is missing: exits 0 (nothing), 1 (something)
     Doctor(Box<doctor::Args>),
     /// Print a completion script
@@ -89,6 +92,7 @@ pub fn main() -> ExitCode {
         Command::Install(args) => install::main(&args),
         Command::Probe(args) => probe::main(&args),
         Command::Stepdown(args) => stepdown::main(args),
+        Command::Leases(args) => leases::main(args),
         Command::Doctor(args) => doctor::main(*args),
         Command::Completion(args) => completion::main(&args),
     }

@@ -11,7 +11,10 @@ pub const FORBIDDEN: &str = " cannot ";
 
 /// One text for a failure, the same for the same cause, so that a log can tell news from repetition.
 pub fn advice(failure: &Failure, api: &Api) -> String {
-    let (namespace, name) = (&api.namespace, &api.name);
+    advice_on(failure, &api.namespace, &api.name)
+}
+
+fn advice_on(failure: &Failure, namespace: &str, name: &str) -> String {
     match failure {
         Failure::Status { code: 401, .. } => {
             "the API server does not accept the credentials (401): is the service account token mounted and in date, and of this cluster?".into()
@@ -59,14 +62,29 @@ pub fn advice(failure: &Failure, api: &Api) -> String {
 /// The same for who hands a lease over from outside, with other credentials and other rights.
 pub fn operator_advice(failure: &Failure, api: &Api) -> String {
     match failure {
-        Failure::Status { code: 401, .. } => {
-            "the API server does not accept the credentials (401): log in again, or check the user of the kubeconfig's context".into()
-        }
+        Failure::Status { code: 401, .. } => LOG_IN_AGAIN.into(),
         Failure::Status { code: 403, message, .. } if message.contains(FORBIDDEN) => {
             let role = Role::step_down(&api.namespace, &api.name);
             format!("the API server forbids it (403: {message}); this Role is needed, bound to who asks:\n{role}")
         }
         other => advice(other, api),
+    }
+}
+
+const LOG_IN_AGAIN: &str =
+    "the API server does not accept the credentials (401): log in again, or check the user of the kubeconfig's context";
+
+/// The same for who reads the Leases of a namespace, or of all.
+pub fn reader_advice(failure: &Failure, namespace: Option<&str>) -> String {
+    match failure {
+        Failure::Status { code: 401, .. } => LOG_IN_AGAIN.into(),
+        Failure::Status { code: 403, message, .. } if message.contains(FORBIDDEN) => {
+            let role = Role::leases(namespace.unwrap_or_default());
+            let kind = role.kind();
+            format!("the API server forbids it (403: {message}); this {kind} is needed, bound to who asks:\n{role}")
+        }
+        Failure::Status { code: 404, .. } => "the API server has no coordination.k8s.io/v1 (404)".into(),
+        other => advice_on(other, namespace.unwrap_or_default(), ""),
     }
 }
 
@@ -98,6 +116,7 @@ pub fn label_advice(failure: &Failure, Pod { namespace, name, .. }: &Pod) -> Str
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Role {
     pub name: String,
+    /// Empty: it is a ClusterRole.
     pub namespace: String,
     /// The API group; the core one is empty.
     pub group: &'static str,
@@ -132,6 +151,16 @@ impl Role {
     /// All that `leasehold stepdown` needs.
     fn step_down(namespace: &str, lease: &str) -> Self {
         Role::on_lease(format!("leasehold-stepdown-{lease}"), namespace, lease, &["get", "patch"])
+    }
+
+    /// To read all Leases of a namespace, or with an empty one of the cluster.
+    pub fn leases(namespace: &str) -> Self {
+        let group = "coordination.k8s.io";
+        Role { group, ..Role::of_core("leasehold-leases", namespace, "leases", &["list", "watch"]) }
+    }
+
+    fn kind(&self) -> &'static str {
+        if self.namespace.is_empty() { "ClusterRole" } else { "Role" }
     }
 
     fn on_lease(name: String, namespace: &str, lease: &str, verbs: &'static [&'static str]) -> Self {
@@ -187,20 +216,12 @@ subjects:
 impl fmt::Display for Role {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let group = if self.group.is_empty() { "\"\"" } else { self.group };
-        write!(
-            f,
-            "apiVersion: rbac.authorization.k8s.io/v1
-kind: Role
-metadata:
-  name: {}
-  namespace: {}
-rules:
-- apiGroups: [{group}]
-  resources: [{}]",
-            self.name,
-            scalar(&self.namespace),
-            self.resource
-        )?;
+        let (kind, name) = (self.kind(), &self.name);
+        write!(f, "apiVersion: rbac.authorization.k8s.io/v1\nkind: {kind}\nmetadata:\n  name: {name}")?;
+        if !self.namespace.is_empty() {
+            write!(f, "\n  namespace: {}", scalar(&self.namespace))?;
+        }
+        write!(f, "\nrules:\n- apiGroups: [{group}]\n  resources: [{}]", self.resource)?;
         if let Some(object) = &self.object {
             write!(f, "\n  resourceNames: [{}]", scalar(object))?;
         }
@@ -237,6 +258,20 @@ rules:
         assert!(
             Role::events("a").to_string().ends_with("- apiGroups: [\"\"]\n  resources: [events]\n  verbs: [create]")
         );
+    }
+
+    #[test]
+    fn who_reads_leases_of_all_namespaces_needs_a_cluster_role() {
+        let message = "User \"x\" cannot list resource \"leases\" in API group \"coordination.k8s.io\"".into();
+        let failure =
+            Failure::Status { code: 403, reason: String::new(), message, retry_after: None, fields: Vec::new() };
+        let rule = "rules:\n- apiGroups: [coordination.k8s.io]\n  resources: [leases]\n  verbs: [list, watch]";
+        let all = reader_advice(&failure, None);
+        assert!(all.contains("this ClusterRole is needed"), "{all}");
+        assert!(all.ends_with(&format!("\nkind: ClusterRole\nmetadata:\n  name: leasehold-leases\n{rule}")), "{all}");
+        let one = reader_advice(&failure, Some("shop"));
+        assert!(one.contains("this Role is needed"), "{one}");
+        assert!(one.ends_with(&format!("metadata:\n  name: leasehold-leases\n  namespace: shop\n{rule}")), "{one}");
     }
 
     #[test]

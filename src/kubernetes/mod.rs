@@ -25,13 +25,13 @@ use hyper::body::Bytes;
 use hyper::{Method, Request, header};
 use serde_json::{Value, json};
 
-pub use advice::{FORBIDDEN, Role, advice, operator_advice};
+pub use advice::{FORBIDDEN, Role, advice, operator_advice, reader_advice};
 #[doc(hidden)]
 pub use connection::status_failure;
 pub use connection::{ConfigError, Connection, Failure, OnRequest, Origin, Source};
 #[doc(hidden)]
 pub use follow::{Ended, hear};
-pub use lease::{RELEASED, STEP_DOWN, TOKEN};
+pub use lease::{RELEASED, STEP_DOWN, TOKEN, format_time};
 #[doc(hidden)]
 pub use lease::{object_for, of_list, record_of};
 pub use leases::{Leases, Told};

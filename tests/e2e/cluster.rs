@@ -100,6 +100,13 @@ impl Cluster {
         self.as_admin(helm)
     }
 
+    /// Any program, with the admin's kubeconfig and nothing else of this one's environment.
+    pub fn at_a_workstation(&self, program: &Path) -> Command {
+        let mut command = Command::new(program);
+        command.env_clear();
+        self.as_admin(command)
+    }
+
     fn as_admin(&self, mut command: Command) -> Command {
         command.env("KUBECONFIG", self.state.join("admin.kubeconfig")).env("HOME", &self.state).stdin(Stdio::null());
         command

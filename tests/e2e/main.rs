@@ -35,6 +35,7 @@ mod charts;
 mod deployment;
 mod doctor;
 mod injection;
+mod leases;
 mod life;
 mod memory;
 mod nodes;

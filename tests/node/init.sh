@@ -111,12 +111,12 @@ control_plane() {
     controllers+=,endpointslice-controller,node-lifecycle-controller,taint-eviction-controller
     controllers+=,pod-garbage-collector-controller,garbage-collector-controller
     controllers+=,clusterrole-aggregation-controller,validatingadmissionpolicy-status-controller
-    keep kube-controller-manager "$programs/kube-controller-manager" --leader-elect=false --bind-address=127.0.0.1 \
+    keep kube-controller-manager "$programs/kube-controller-manager" --bind-address=127.0.0.1 \
         --kubeconfig="$state/pki/controller-manager.kubeconfig" --use-service-account-credentials=true \
         --service-account-private-key-file="$state/pki/accounts.key" --root-ca-file="$state/pki/ca.crt" \
         --cert-dir=/run/controller-manager --flex-volume-plugin-dir="$folder/kubelet/plugins" \
         --kube-api-qps=200 --kube-api-burst=400 --controllers="$controllers" $kcm_args &
-    keep kube-scheduler "$programs/kube-scheduler" --leader-elect=false --bind-address=127.0.0.1 \
+    keep kube-scheduler "$programs/kube-scheduler" --bind-address=127.0.0.1 \
         --kubeconfig="$state/pki/scheduler.kubeconfig" --cert-dir=/run/scheduler &
 }
 [ "$number" != 1 ] || control_plane

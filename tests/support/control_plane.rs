@@ -9,6 +9,7 @@ use std::fs;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::fd::OwnedFd;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -19,6 +20,8 @@ use ring::rand::SystemRandom;
 use ring::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, getsockname, socket_with, sockopt};
 use rustix::process::Signal;
+use rustix::system::sethostname;
+use rustix::thread::{UnshareFlags, unshare_unsafe};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use rustls::{ClientConfig, RootCertStore};
@@ -50,6 +53,7 @@ pub struct ControlPlane {
     etcd: Mutex<Option<Process>>,
     apiservers: Vec<ApiServer>,
     apiserver_flags: Vec<String>,
+    own_hosts: bool,
     etcd_client: Port,
     etcd_peer: Port,
     tools: PathBuf,
@@ -77,15 +81,20 @@ impl ControlPlane {
 
     /// The same with more kube-apiserver flags; a flag given here wins.
     pub fn start_with(apiserver_flags: &[&str]) -> Self {
-        Self::start_servers(1, apiserver_flags)
+        Self::start_servers(1, apiserver_flags, false)
     }
 
     /// The same with two API servers, numbered 0 and 1.
     pub fn start_pair() -> Self {
-        Self::start_servers(2, &[])
+        Self::start_servers(2, &[], false)
     }
 
-    fn start_servers(count: usize, apiserver_flags: &[&str]) -> Self {
+    /// The same, each on a host of its own by its name, and so with an identity of its own. Needs root.
+    pub fn start_pair_on_two_hosts() -> Self {
+        Self::start_servers(2, &[], true)
+    }
+
+    fn start_servers(count: usize, apiserver_flags: &[&str], own_hosts: bool) -> Self {
         let began = clock::now();
         let tools = tools_folder();
         let folder = Folder::new("control-plane");
@@ -95,6 +104,7 @@ impl ControlPlane {
             etcd: Mutex::new(None),
             apiservers: (0..count).map(|_| ApiServer { process: Mutex::new(None), secure: Port::reserve() }).collect(),
             apiserver_flags: apiserver_flags.iter().map(|flag| flag.to_string()).collect(),
+            own_hosts,
             etcd_client: Port::reserve(),
             etcd_peer: Port::reserve(),
             tools,
@@ -422,17 +432,16 @@ impl ControlPlane {
     /// [`Self::start_apiserver`], of that one. On a machine that is short of time an API server gives up by itself;
     /// then another is started, as a kubelet would.
     pub fn start_server(&self, server: usize) {
-        let address = self.address_of(server);
         let mut slot = lock(&self.apiservers[server].process);
         let log = self.apiserver_log(server);
         let started = clock::now();
-        let apiserver = slot.insert(self.spawn(self.apiserver_command(address), &log));
+        let apiserver = slot.insert(self.spawn(self.apiserver_command(server), &log));
         wait_for("kube-apiserver", Duration::from_secs(600), || {
             if apiserver.ended().is_some() {
                 if clock::now() - started < GIVES_UP_AFTER {
                     panic!("kube-apiserver ended:\n{}", tail(&log));
                 }
-                *apiserver = self.spawn(self.apiserver_command(address), &log);
+                *apiserver = self.spawn(self.apiserver_command(server), &log);
             }
             let answer = self.connect_to_server(server).and_then(|mut http| http.get("/readyz"));
             let ready = answer.is_ok_and(|answer| answer.status == 200);
@@ -557,7 +566,8 @@ impl ControlPlane {
         etcd
     }
 
-    fn apiserver_command(&self, address: SocketAddr) -> Command {
+    fn apiserver_command(&self, server: usize) -> Command {
+        let address = self.address_of(server);
         let mut apiserver = Command::new(self.tools.join("kube-apiserver"));
         apiserver
             .arg(format!("--etcd-servers=http://{}", self.etcd_client.address()))
@@ -583,7 +593,21 @@ impl ControlPlane {
         if !self.apiserver_flags.iter().any(|flag| flag.starts_with("--disable-admission-plugins")) {
             apiserver.arg("--disable-admission-plugins=ServiceAccount");
         }
+        if self.own_hosts {
+            // SAFETY: two system calls, of a process with one thread.
+            unsafe {
+                apiserver.pre_exec(move || {
+                    unshare_unsafe(UnshareFlags::NEWUTS)?;
+                    Ok(sethostname(Self::host_of(server).as_bytes())?)
+                });
+            }
+        }
         apiserver
+    }
+
+    /// The name of that API server's host, where each has its own.
+    pub fn host_of(server: usize) -> &'static str {
+        ["host-0", "host-1"][server]
     }
 
     fn spawn(&self, mut command: Command, log: &Path) -> Process {
