@@ -11,10 +11,10 @@ pub const FORBIDDEN: &str = " cannot ";
 
 /// One text for a failure, the same for the same cause, so that a log can tell news from repetition.
 pub fn advice(failure: &Failure, api: &Api) -> String {
-    advice_on(failure, &api.namespace, &api.name)
+    advice_on(failure, &api.namespace, &api.name, &api.role)
 }
 
-fn advice_on(failure: &Failure, namespace: &str, name: &str) -> String {
+fn advice_on(failure: &Failure, namespace: &str, name: &str, role: &Role) -> String {
     match failure {
         Failure::Status { code: 401, .. } => {
             "the API server does not accept the credentials (401): is the service account token mounted and in date, and of this cluster?".into()
@@ -27,7 +27,6 @@ fn advice_on(failure: &Failure, namespace: &str, name: &str) -> String {
             format!("an older sidecar's Pod owns the Lease {name}, and only who may delete a Lease may change that here (403: {message}): once that Pod has ended, delete the Lease")
         }
         Failure::Status { code: 403, message, .. } if message.contains(FORBIDDEN) => {
-            let role = &api.role;
             format!("the API server forbids it (403: {message}); this Role is needed, bound to this pod's service account:\n{role}")
         }
         Failure::Status { code: 403, message, .. } => {
@@ -76,15 +75,15 @@ const LOG_IN_AGAIN: &str =
 
 /// The same for who reads the Leases of a namespace, or of all.
 pub fn reader_advice(failure: &Failure, namespace: Option<&str>) -> String {
+    let role = Role::leases(namespace.unwrap_or_default());
     match failure {
         Failure::Status { code: 401, .. } => LOG_IN_AGAIN.into(),
         Failure::Status { code: 403, message, .. } if message.contains(FORBIDDEN) => {
-            let role = Role::leases(namespace.unwrap_or_default());
             let kind = role.kind();
             format!("the API server forbids it (403: {message}); this {kind} is needed, bound to who asks:\n{role}")
         }
         Failure::Status { code: 404, .. } => "the API server has no coordination.k8s.io/v1 (404)".into(),
-        other => advice_on(other, namespace.unwrap_or_default(), ""),
+        other => advice_on(other, namespace.unwrap_or_default(), "", &role),
     }
 }
 

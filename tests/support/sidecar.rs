@@ -42,6 +42,13 @@ impl Builder {
         self
     }
 
+    /// Takes a flag away.
+    pub fn without(mut self, name: &str) -> Self {
+        let flag = format!("{name}=");
+        self.arguments.retain(|argument| !argument.starts_with(&flag));
+        self
+    }
+
     /// Adds an argument as it is: a flag that may be repeated.
     pub fn argument(mut self, argument: &str) -> Self {
         self.arguments.push(argument.into());
