@@ -666,7 +666,7 @@ impl Sidecar {
     /// another, leads under a new token.
     fn look_at_exclusive_sessions(&mut self, lease: usize, now: Moment) {
         let leading = self.contenders[lease].board.leading();
-        let Some(gone) = leading.and_then(|leading| self.app.leader_ended(lease, leading.token, now)) else {
+        let Some(gone) = leading.and_then(|leading| self.app.sessions.leader_ended(lease, leading.token, now)) else {
             return;
         };
         self.handle(lease, gone.into());

@@ -152,6 +152,23 @@ fn replies_8_s_late_count_for_nothing() {
 }
 
 #[test]
+fn a_pod_whose_connections_take_longer_than_an_attempt_leads_all_the_same() {
+    let stage = Stage::released(shared(), "slow-connections");
+    let link = Proxy::start(stage.control_plane.address());
+    // Longer than any attempt of a sidecar with these times, 4 s / 3, and shorter than its renew deadline.
+    link.connect_late(Duration::from_millis(2500));
+    let pod = stage.pod_over("a", Some(link.address())).start();
+    pod.wait_leader(SOON);
+    // Over a connection that is there, renewals are as quick as ever.
+    let before = token(&pod.status());
+    for _ in 0..5 {
+        let renewed = stage.spec()["renewTime"].clone();
+        wait_until("a renewal", SOON, || stage.spec()["renewTime"] != renewed);
+    }
+    assert_eq!(token(&pod.status()), before);
+}
+
+#[test]
 fn a_flapping_link_moves_leadership_and_never_doubles_it() {
     let stage = Stage::released(shared(), "flapping");
     let pair = Pair::new(&stage);

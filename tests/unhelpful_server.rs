@@ -240,8 +240,8 @@ fn watches_that_end_at_once_are_not_asked_for_without_a_pause() {
     let stage = Stage::released(shared(), "ends");
     let front = Front::open(shared());
     front.set(|request| if request.is_watch() { Act::Answer(200, vec![], String::new()) } else { Act::Pass });
-    let pod = pod(&stage, &front.kubeconfig()).start();
     let began = clock::now();
+    let pod = pod(&stage, &front.kubeconfig()).start();
     pod.wait_leader(SOON);
     wait_until("some watches", SOON, || front.count(|request| request.is_watch()) >= 5);
     // A second apart, but for one that doubt of the silent watch begins.

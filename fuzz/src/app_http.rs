@@ -54,7 +54,7 @@ pub fn run(data: &[u8]) {
     let app = App {
         boards,
         clock: Arc::new(Still),
-        sessions: Arc::new(Sessions::new(None, TTL)),
+        sessions: Arc::new(Sessions::new(None, true, TTL)),
         asking: Arc::new(Asking::default()),
         commands,
         allowed_hosts: vec!["web.example".into()],

@@ -17,6 +17,8 @@ use crate::time::Moment;
 pub struct Sessions {
     /// Only sessions of this name count, where one is given.
     name: Option<String>,
+    /// They are evidence: what leads here ends with its connection. Elsewhere it may live on without.
+    declared: bool,
     answer_ttl: Duration,
     inner: Mutex<Inner>,
     changed: Notify,
@@ -29,6 +31,8 @@ struct Inner {
     counted: usize,
     /// What was told to a session that this side closed, or that a former sidecar's end did, may be acted on until then.
     told_until: Moment,
+    /// This side closed one since the last look. Until then, a question that was on its way may have been answered.
+    closed_here: bool,
     /// By lease: the token that an exclusive session was told to lead under. It is told to no other.
     led: HashMap<usize, Led>,
     /// By lease: the newest token that was told to a session which does not ask for it alone.
@@ -48,8 +52,8 @@ struct Led {
 }
 
 impl Sessions {
-    pub fn new(name: Option<String>, answer_ttl: Duration) -> Self {
-        Sessions { name, answer_ttl, inner: Mutex::default(), changed: Notify::new() }
+    pub fn new(name: Option<String>, declared: bool, answer_ttl: Duration) -> Self {
+        Sessions { name, declared, answer_ttl, inner: Mutex::default(), changed: Notify::new() }
     }
 
     /// Opens a session for a lease, by its index.
@@ -84,7 +88,8 @@ impl Sessions {
 
     /// Whether the app lives, as sessions show it at `now`.
     pub fn alive(&self, now: Moment) -> Result<(), Gone> {
-        let inner = self.lock();
+        let mut inner = self.lock();
+        inner.look(now, self.answer_ttl);
         if inner.counted > 0 {
             return Ok(());
         }
@@ -101,15 +106,25 @@ impl Sessions {
     /// under it: others, who did not ask for it alone, may still. Told once.
     pub fn leader_ended(&self, lease: usize, token: u64, now: Moment) -> Option<Gone> {
         let mut inner = self.lock();
+        inner.look(now, self.answer_ttl);
         let others_act = now < inner.told_until || inner.shared.get(&lease) == Some(&token);
         let led = inner.led.get_mut(&lease).filter(|led| led.token == token)?;
         let by_peer = led.ended.take()?;
-        Some(Gone { why: "the session that led has ended".into(), proved: by_peer && !others_act })
+        Some(Gone { why: "the session that led has ended".into(), proved: by_peer && self.declared && !others_act })
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
         // Nothing panics while holding it.
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Inner {
+    /// The loop looks: whatever it does next counts with what was told before.
+    fn look(&mut self, now: Moment, answer_ttl: Duration) {
+        if std::mem::take(&mut self.closed_here) {
+            self.told_until = self.told_until.max(now + answer_ttl);
+        }
     }
 }
 
@@ -151,20 +166,18 @@ impl Session {
         may
     }
 
-    /// Its connection is closed: by the other side, or by this one at `now`.
-    pub fn close(&mut self, by_peer: bool, now: Moment) {
+    /// Its connection is closed: by the other side, or by this one.
+    pub fn close(&mut self, by_peer: bool) {
         let mut inner = self.sessions.lock();
         if std::mem::take(&mut self.counts) {
             inner.counted -= 1;
-            if !by_peer {
-                inner.told_until = inner.told_until.max(now + self.sessions.answer_ttl);
-            }
+            inner.closed_here |= !by_peer;
         }
         if let Some(led) = inner.led.get_mut(&self.lease)
             && led.session == self.number
         {
             led.ended = Some(by_peer);
-            if by_peer {
+            if by_peer && self.sessions.declared {
                 led.told_until = Moment::BOOT;
             }
         }
@@ -180,7 +193,7 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
 
     fn sessions(name: Option<&str>) -> (Arc<Sessions>, Moment) {
-        (Arc::new(Sessions::new(name.map(str::to_owned), SECOND)), Moment::BOOT + SECOND * 1000)
+        (Arc::new(Sessions::new(name.map(str::to_owned), true, SECOND)), Moment::BOOT + SECOND * 1000)
     }
 
     #[test]
@@ -189,11 +202,23 @@ mod tests {
         assert!(!sessions.alive(now).unwrap_err().why.is_empty());
         let (mut first, mut second) = (sessions.open(0, None, false), sessions.open(0, Some("x"), false));
         assert_eq!(sessions.alive(now), Ok(()));
-        first.close(false, now);
+        first.close(false);
         assert_eq!(sessions.alive(now), Ok(()));
-        second.close(true, now);
+        second.close(true);
         assert!(!sessions.alive(now).unwrap_err().proved);
         assert!(sessions.alive(now + SECOND).unwrap_err().proved);
+    }
+
+    #[test]
+    fn what_was_told_before_the_closing_was_looked_at_counts_as_well() {
+        let (sessions, now) = sessions(None);
+        let mut session = sessions.open(0, None, false);
+        assert_eq!(sessions.alive(now), Ok(()));
+        session.close(false);
+        // This process stood still, and answered a question first when it went on.
+        let later = now + SECOND * 10;
+        assert!(!sessions.alive(later).unwrap_err().proved);
+        assert!(sessions.alive(later + SECOND).unwrap_err().proved);
     }
 
     #[test]
@@ -216,7 +241,7 @@ mod tests {
         assert!(!second.may_lead(7, now));
         assert!(first.may_lead(7, now));
         assert!(other_lease.may_lead(8, now));
-        first.close(true, now);
+        first.close(true);
         assert!(!second.may_lead(7, now), "its token is used");
         assert_eq!(sessions.leader_ended(0, 6, now), None);
         assert!(sessions.leader_ended(0, 7, now).unwrap().proved);
@@ -231,8 +256,19 @@ mod tests {
         let (mut alone, not_alone) = (sessions.open(0, None, true), sessions.open(0, None, false));
         assert!(alone.may_lead(7, now));
         assert!(not_alone.may_lead(7, now), "who does not ask for it alone is told what the pod is");
-        alone.close(true, now);
+        alone.close(true);
         assert!(!sessions.leader_ended(0, 7, now).unwrap().proved);
+    }
+
+    #[test]
+    fn where_sessions_are_no_evidence_one_that_ended_may_act_on_what_it_was_told() {
+        let (sessions, now) = (Arc::new(Sessions::new(None, false, SECOND)), Moment::BOOT + SECOND * 1000);
+        let (mut first, second) = (sessions.open(0, None, true), sessions.open(0, None, true));
+        assert!(first.may_lead(7, now));
+        first.close(true);
+        assert!(!sessions.leader_ended(0, 7, now).unwrap().proved);
+        assert!(!second.may_lead(8, now));
+        assert!(second.may_lead(8, now + SECOND));
     }
 
     #[test]
@@ -252,7 +288,7 @@ mod tests {
         assert!(!second.may_lead(8, now), "the first may act on what it was told");
         assert!(second.may_lead(8, now + SECOND));
         assert!(!first.may_lead(9, now + SECOND));
-        first.close(true, now);
+        first.close(true);
         assert!(second.may_lead(9, now + SECOND));
     }
 
@@ -260,7 +296,7 @@ mod tests {
     fn the_end_of_a_session_proves_nothing_of_what_a_former_sidecar_told() {
         let (sessions, now) = sessions(None);
         sessions.succeed(now + SECOND);
-        sessions.open(0, None, false).close(true, now);
+        sessions.open(0, None, false).close(true);
         assert!(!sessions.alive(now).unwrap_err().proved);
         assert!(sessions.alive(now + SECOND).unwrap_err().proved);
     }

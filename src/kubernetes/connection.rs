@@ -3,12 +3,14 @@
 //! One HTTP/2 connection carries the watch and the writes, so that a standby takes over without a TLS handshake (the
 //! API server closes idle connections after 90 s; the watch keeps this one). Every request has a time-out. After one
 //! that got no answer the connection is given up: requests that follow open another, and the old one ends with the
-//! watch that may still run on it. There is no retry layer: the election decides what is tried again, and when.
+//! watch that may still run on it. One that is still being made is waited for by the next request. There is no retry
+//! layer: the election decides what is tried again, and when.
 //!
 //! Configuration is read at the start, and again only on a 401, for credentials may have been rotated. A file that
 //! names another API server by then is not followed: a leader must not turn up in another cluster.
 
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -24,6 +26,8 @@ use kube::config::{KubeConfigOptions, Kubeconfig};
 use rustls::pki_types::ServerName;
 use tower::util::BoxCloneSyncService;
 use tower::{Layer, Service, ServiceExt};
+
+use super::patience::Patient;
 
 /// The most that one answer may hold: above what etcd stores in an object.
 const LARGEST_ANSWER: usize = 4 << 20;
@@ -176,13 +180,28 @@ pub struct Connection {
 struct Link {
     settings: Arc<Settings>,
     stack: Stack,
+    /// A connection was made for it.
+    connected: Arc<AtomicBool>,
+}
+
+impl Link {
+    fn new(settings: Arc<Settings>) -> Self {
+        let connected = Arc::new(AtomicBool::new(false));
+        Link { stack: settings.connect(&connected), settings, connected }
+    }
+
+    /// One that is not made yet is new in any case.
+    fn give_up(&mut self) {
+        if self.connected.load(Ordering::Relaxed) {
+            *self = Link::new(Arc::clone(&self.settings));
+        }
+    }
 }
 
 impl Connection {
     pub fn new(source: Source, config: &kube::Config, on_request: OnRequest) -> Result<Self, ConfigError> {
         let settings = Arc::new(Settings::of(config)?);
-        let stack = settings.connect();
-        Ok(Connection { source, link: Mutex::new(Link { settings, stack }), on_request })
+        Ok(Connection { source, link: Mutex::new(Link::new(settings)), on_request })
     }
 
     /// Sends a request and reads the JSON of its answer, all within `timeout`. A 401 is answered by reading the
@@ -218,9 +237,14 @@ impl Connection {
         request: Request<Body>,
         timeout: Duration,
     ) -> Result<(HeaderMap, Bytes), Failure> {
+        let over = Arc::clone(&self.link().connected);
         let result = self.within(verb, request, timeout).await;
         if matches!(result, Err(Failure::Timeout(_) | Failure::Broken(_))) {
-            self.reconnect();
+            let mut link = self.link();
+            // Another may have given it up before, and the new one is not to blame.
+            if Arc::ptr_eq(&over, &link.connected) {
+                link.give_up();
+            }
         }
         result
     }
@@ -270,8 +294,7 @@ impl Connection {
 
     /// What follows goes over a new connection.
     pub fn reconnect(&self) {
-        let mut link = self.link();
-        link.stack = link.settings.connect();
+        self.link().give_up();
     }
 
     /// Reads the configuration again: the credentials may be new. One that cannot be read just now, or not in time,
@@ -286,8 +309,7 @@ impl Connection {
         if let Ok(Ok(Some((url, settings)))) = tokio::time::timeout(CREDENTIALS_TIMEOUT, reading).await {
             let mut link = self.link();
             if url == link.settings.url {
-                link.settings = Arc::new(settings);
-                link.stack = link.settings.connect();
+                *link = Link::new(Arc::new(settings));
             }
         }
     }
@@ -459,8 +481,8 @@ impl Settings {
         })
     }
 
-    /// A transport that has no connection yet.
-    fn connect(&self) -> Stack {
+    /// A transport that has no connection yet, and says when it has.
+    fn connect(&self, connected: &Arc<AtomicBool>) -> Stack {
         let mut tcp = HttpConnector::new();
         tcp.enforce_http(false);
         tcp.set_nodelay(true);
@@ -473,7 +495,7 @@ impl Settings {
         if let Some(name) = &self.server_name {
             tls = tls.with_server_name_resolver(FixedServerNameResolver::new(name.clone()));
         }
-        let connector = tls.enable_http1().enable_http2().wrap_connector(tcp);
+        let connector = Patient::new(tls.enable_http1().enable_http2().wrap_connector(tcp), Arc::clone(connected));
         let client: Client<_, Body> = Client::builder(TokioExecutor::new())
             .timer(TokioTimer::new())
             .pool_timer(TokioTimer::new())

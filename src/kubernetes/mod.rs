@@ -12,6 +12,7 @@ pub mod events;
 mod follow;
 mod lease;
 mod leases;
+mod patience;
 pub mod pod_label;
 mod watch;
 

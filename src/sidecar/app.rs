@@ -43,7 +43,8 @@ impl AppSide {
     /// Starts to watch all evidence.
     pub fn new(settings: &Settings) -> Result<Self, RunError> {
         let app = &settings.app;
-        let sessions = Arc::new(Sessions::new(app.session_name.clone(), settings.election.answer_ttl));
+        let declared = app.evidence.iter().any(|evidence| matches!(evidence, Evidence::Session));
+        let sessions = Arc::new(Sessions::new(app.session_name.clone(), declared, settings.election.answer_ttl));
         let asking = Arc::new(Asking::default());
         let (tell_lock, locks) = mpsc::channel(NEWS);
         let (tell, signs) = mpsc::channel(NEWS);
@@ -119,13 +120,6 @@ impl AppSide {
     pub fn of_sessions(&self, now: Moment) -> Option<Sign> {
         let evidence = self.number(|evidence| matches!(evidence, Evidence::Session))?;
         Some(Sign { evidence, alive: self.sessions.alive(now) })
-    }
-
-    /// The exclusive session that led under this token has ended. That proves something only where sessions are evidence.
-    pub fn leader_ended(&self, lease: usize, token: u64, now: Moment) -> Option<Gone> {
-        let Gone { why, proved } = self.sessions.leader_ended(lease, token, now)?;
-        let declared = self.number(|evidence| matches!(evidence, Evidence::Session)).is_some();
-        Some(Gone { why, proved: proved && declared })
     }
 
     /// What is to be told after a sign.

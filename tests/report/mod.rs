@@ -107,7 +107,7 @@ impl Server {
         let (stop, shutdown) = watch::channel(false);
         let listeners = Listener::bind(address).expect("a free port");
         let port = listeners[0].port().unwrap_or(0);
-        let sessions = Arc::new(Sessions::new(None, TTL));
+        let sessions = Arc::new(Sessions::new(None, true, TTL));
         let app = App {
             boards: boards.clone(),
             clock: clock.clone(),

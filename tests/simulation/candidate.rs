@@ -283,6 +283,8 @@ pub struct Pod {
     pub unwell_until: Time,
     /// No file can be written before then.
     pub disk_full: Time,
+    /// How often all that ran beside its sidecar was ended for good.
+    pub emptied: u32,
     /// The machine is gone for good.
     pub dead: bool,
 }
@@ -307,6 +309,7 @@ impl Pod {
             lags: (Duration::ZERO, Time::START),
             unwell_until: Time::START,
             disk_full: Time::START,
+            emptied: 0,
             dead: false,
         }
     }
@@ -336,7 +339,7 @@ impl Pod {
         // Reset before anything listens.
         self.file = File::RESET;
         let presence = Presence::new(self.plan.evidence.iter().map(|kind| format!("no {kind:?} yet")));
-        let sessions = Sessions::new(None, ttl);
+        let sessions = Sessions::new(None, self.plan.has(Evidence::Session), ttl);
         if remembers(BrokenRule::FormerSessionsForgotten) {
             sessions.succeed(now + ttl);
         }

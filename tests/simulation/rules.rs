@@ -51,7 +51,7 @@ fn caught_by(rule: BrokenRule) -> (Class, &'static [&'static str]) {
         BrokenRule::HeedAnyRequest | BrokenRule::HeedOwnName => (Class::HandOver, &["step-down"]),
         BrokenRule::ReleaseNamesNobody | BrokenRule::NoHeadStart => (Class::HandOver, &["L2 named"]),
         BrokenRule::NoHoldOff => (Class::HandOver, &["L2"]),
-        BrokenRule::LeaveAtTheEnd => (Class::HandOver, &["grace"]),
+        BrokenRule::LeaveAtTheEnd => (Class::HandOver, &["grace", "L2"]),
         BrokenRule::LeaveAtOnce => (Class::HandOver, &["wait-for-app"]),
         BrokenRule::EndWhenReleased => (Class::Everything, &["in time", "busy"]),
         BrokenRule::UidNotSent => (Class::Everything, &["S3"]),
@@ -68,7 +68,7 @@ fn caught_by(rule: BrokenRule) -> (Class, &'static [&'static str]) {
         BrokenRule::OneSessionsEndProves => (Class::HandOver, &["S7", "S1"]),
         BrokenRule::ToldBeforeTheFile => (Class::Process, &["S7", "S1"]),
         BrokenRule::OldFileForgotten => (Class::Process, &["S7", "S1"]),
-        BrokenRule::ReadBeforeLock => (Class::Process, &["S7", "S1"]),
+        BrokenRule::ReadBeforeLock => (Class::Process, &["S7", "S1", "holder rule 6"]),
         BrokenRule::ForeignChangeIgnored => (Class::Hands, &["holder rule 6", "S1"]),
     }
 }

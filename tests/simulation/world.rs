@@ -81,6 +81,7 @@ enum Event {
     },
     AppStarts {
         pod: usize,
+        emptied: u32,
     },
     AppDies {
         pod: usize,
@@ -114,6 +115,7 @@ enum Event {
     },
     ExecStarts {
         pod: usize,
+        emptied: u32,
     },
     ExecDies {
         pod: usize,
@@ -134,6 +136,7 @@ enum Event {
     ExecMustHaveEnded {
         pod: usize,
         run: u32,
+        until: Moment,
     },
     /// This process should be gone: its shutdown had an end.
     MustBeGone {
@@ -385,7 +388,7 @@ impl World {
             self.connect_workers(pod);
             if self.pods[pod].exec.is_some() {
                 let start = self.rng.millis(0, 1000);
-                self.after(start, Event::ExecStarts { pod });
+                self.after(start, Event::ExecStarts { pod, emptied: 0 });
             }
         }
         for (i, strike) in plan.strikes.iter().enumerate() {
@@ -517,7 +520,7 @@ impl World {
             }
             Event::Ask { pod } => self.app_asks(pod),
             Event::Refresh { pod, life } => self.refresh(pod, life),
-            Event::AppStarts { pod } => self.app_starts(pod),
+            Event::AppStarts { pod, emptied } if emptied == self.pods[pod].emptied => self.app_starts(pod),
             Event::AppDies { pod, run } => {
                 if self.pods[pod].app.run == run {
                     self.app_dies(pod, None);
@@ -537,13 +540,15 @@ impl World {
                     self.exec(pod, what);
                 }
             }
-            Event::ExecStarts { pod } => self.exec_starts(pod),
+            Event::ExecStarts { pod, emptied } if emptied == self.pods[pod].emptied => self.exec_starts(pod),
+            // Of the pod that was.
+            Event::AppStarts { .. } | Event::ExecStarts { .. } => {}
             Event::ExecDies { pod } => {
                 self.exec_dies(pod);
                 // What ends is not started again.
                 if self.pods[pod].process.as_ref().is_none_or(|process| process.shutting_down.is_none()) {
                     let back = self.rng.millis(0, 2000);
-                    self.after(back, Event::ExecStarts { pod });
+                    self.starts_later(pod, back, false);
                 }
             }
             Event::MustBeGone { pod, life } => self.must_be_gone(pod, life),
@@ -562,7 +567,7 @@ impl World {
                 let until = self.at;
                 self.hand(Fault::Deleted, until);
             }
-            Event::ExecMustHaveEnded { pod, run } => self.exec_must_have_ended(pod, run),
+            Event::ExecMustHaveEnded { pod, run, until } => self.exec_must_have_ended(pod, run, until),
             Event::Strikes(i) => self.strike(self.plan.strikes[i]),
             Event::Undo(fault) => self.undo(fault),
             Event::Storm { until } => {
@@ -721,10 +726,19 @@ impl World {
             self.app_dies(pod, None);
         }
         self.exec_dies(pod);
+        self.pods[pod].emptied += 1;
         let later = if self.faulty() { self.rng.millis(1, 3000) } else { Duration::from_millis(1) };
-        self.after(later, Event::AppStarts { pod });
-        self.after(later, Event::ExecStarts { pod });
+        self.starts_later(pod, later, true);
         self.after(later, Event::Starts { pod, state: StartState::Lost });
+    }
+
+    /// What stands beside the sidecar, unless the pod is emptied before.
+    fn starts_later(&mut self, pod: usize, after: Duration, app: bool) {
+        let emptied = self.pods[pod].emptied;
+        if app {
+            self.after(after, Event::AppStarts { pod, emptied });
+        }
+        self.after(after, Event::ExecStarts { pod, emptied });
     }
 
     fn deliver(&mut self, pod: usize, work: Work) {

@@ -100,7 +100,7 @@ impl Events {
 impl Drop for Events {
     fn drop(&mut self) {
         if let Some(session) = &mut self.session {
-            session.close(self.connection.activity.is_closed_by_peer(), self.clock.boot());
+            session.close(self.connection.activity.is_closed_by_peer());
         }
     }
 }

@@ -21,7 +21,8 @@ impl World {
             }
         }
         let ttl = self.pods[pod].config.answer_ttl;
-        let again = self.rng.duration(ttl / 4, ttl);
+        // Before what it was told runs out, by any clock.
+        let again = self.rng.duration(ttl / 4, ttl * 99 / 100);
         self.after(again, Event::Ask { pod });
     }
 
@@ -121,7 +122,8 @@ impl World {
             self.look_later(pod, noticed, || Work::LookAtProbe);
         }
         if let Some(after) = back_after {
-            self.after(after, Event::AppStarts { pod });
+            let emptied = self.pods[pod].emptied;
+            self.after(after, Event::AppStarts { pod, emptied });
         }
     }
 
@@ -388,7 +390,6 @@ impl World {
 
     pub(super) fn open_session(&mut self, pod: usize, worker: u32) {
         let this = &mut self.pods[pod];
-        let now = this.clock.boot(self.at);
         let Some(process) = &mut this.process else { return };
         let plan = this.app.worker(worker).map(|worker| worker.plan);
         if process.open.contains_key(&worker) {
@@ -398,7 +399,7 @@ impl World {
         process.inbox.push_back(Work::LookAtSessions);
         if plan.is_none() {
             // Who connected is dead by now.
-            session.close(true, now);
+            session.close(true);
             return;
         }
         process.open.insert(worker, session);
@@ -406,10 +407,10 @@ impl World {
     }
 
     pub(super) fn close_session(&mut self, pod: usize, worker: u32, by_peer: bool) {
-        let (at, now) = (self.at, self.pods[pod].clock.boot(self.at));
+        let at = self.at;
         let Some(process) = &mut self.pods[pod].process else { return };
         let Some(mut session) = process.open.remove(&worker) else { return };
-        session.close(by_peer || self.broken == Some(BrokenRule::ClosedByUsProves), now);
+        session.close(by_peer || self.broken == Some(BrokenRule::ClosedByUsProves));
         process.inbox.push_back(Work::LookAtSessions);
         let side = if by_peer { "its own side" } else { "the sidecar" };
         self.trace.note(at, || format!("pod {pod}: worker {worker}'s session is closed by {side}"));
@@ -449,12 +450,12 @@ impl World {
     /// The exclusive session that led is gone: its term ends, and with it what was told.
     pub(super) fn look_at_exclusive(&mut self, pod: usize) {
         let this = &mut self.pods[pod];
-        let (now, declared) = (this.clock.boot(self.at), this.plan.has(Evidence::Session));
+        let now = this.clock.boot(self.at);
         let Some(process) = &mut this.process else { return };
         let leading = process.board.leading();
         if let Some(gone) = leading.and_then(|leading| process.sessions.leader_ended(0, leading.token, now)) {
             process.inbox.push_front(Work::GoOn);
-            let proved = gone.proved && declared || self.broken == Some(BrokenRule::OneSessionsEndProves);
+            let proved = gone.proved || self.broken == Some(BrokenRule::OneSessionsEndProves);
             self.handle(pod, Input::AppGone { proved, why: gone.why });
         }
     }

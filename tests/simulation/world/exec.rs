@@ -144,20 +144,26 @@ impl World {
             let run = exec.run;
             let until = promised_until.max(yes.until);
             let when = self.pods[pod].clock.when(until).max(self.at).plus(NOTICED);
-            self.queue_at(when, Event::ExecMustHaveEnded { pod, run });
+            self.queue_at(when, Event::ExecMustHaveEnded { pod, run, until });
         }
     }
 
-    pub(super) fn exec_must_have_ended(&mut self, pod: usize, run: u32) {
+    pub(super) fn exec_must_have_ended(&mut self, pod: usize, run: u32, until: Moment) {
         let (at, this) = (self.at, &self.pods[pod]);
+        let Some(Exec { state: ExecState::Runs(Run { yes: Yes { token, .. }, .. }), .. }) = this.exec else { return };
         let runs = |exec: &Exec| exec.run == run && matches!(exec.state, ExecState::Runs(_));
         let stopped = this.process.as_ref().is_none_or(|process| process.paused_until > at);
         if !this.exec.as_ref().is_some_and(runs) || stopped || this.file.stale || this.file.leads.is_some() {
             return;
         }
-        let heard = this.file.written.plus(NOTICED);
+        // Its pod took the Lease again meanwhile: from then on the lock protects it.
+        if this.process.as_ref().is_some_and(|process| process.token > token) {
+            return;
+        }
+        // Its clock may have stood meanwhile.
+        let heard = this.file.written.max(this.clock.when(until)).plus(NOTICED);
         if at < heard {
-            self.queue_at(heard, Event::ExecMustHaveEnded { pod, run });
+            self.queue_at(heard, Event::ExecMustHaveEnded { pod, run, until });
             return;
         }
         self.checks.fail("holder rule 6", at, || {

@@ -106,7 +106,8 @@ impl World {
                 if !self.leads(pod) || !self.pods[pod].app.alive {
                     return false;
                 }
-                self.app_dies(pod, Some(strike.lasts));
+                let lasts = self.until(strike.lasts).since(self.at);
+                self.app_dies(pod, Some(lasts));
                 let soon = self.rng.millis(20, 800);
                 self.after(soon, Event::DeletedByHand);
                 true
@@ -354,8 +355,7 @@ impl World {
         self.app_dies(pod, None);
         self.exec_dies(pod);
         if !for_good {
-            self.after(back, Event::AppStarts { pod });
-            self.after(back, Event::ExecStarts { pod });
+            self.starts_later(pod, back, true);
             self.after(back, Event::Starts { pod, state: StartState::Lost });
         }
         true
@@ -389,6 +389,9 @@ impl World {
         if app_first {
             self.app_dies(pod, None);
             self.exec_dies(pod);
+            // Who ends a pod starts nothing in it again, also not what died before.
+            self.pods[pod].emptied += 1;
+            self.pods[pod].app.wants_start = false;
         } else if self.rng.percent(80) {
             let later = self.rng.millis(0, 3000);
             let run = self.pods[pod].app.run;
