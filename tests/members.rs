@@ -93,6 +93,10 @@ fn a_member_makes_its_lease_renews_it_and_deletes_it() {
     wait_until("the file names it", SOON, || sidecar.report("members") == "web-0\n");
     let file: Value = serde_json::from_str(&sidecar.report("members.json")).expect("JSON");
     assert_eq!((&file["count"], &file["group"]), (&json!(1), &json!(GROUP)));
+    assert_eq!(sidecar.metric("leasehold_member", &["group=\"web\""]), 1.0);
+    for (state, count) in [("alive", 1.0), ("late", 0.0), ("dead", 0.0), ("unknown", 0.0)] {
+        assert_eq!(sidecar.metric("leasehold_members", &["group=\"web\"", state]), count);
+    }
     // It has no lease to lead.
     assert_eq!(sidecar.get("/leader").status, 404);
 
