@@ -61,6 +61,8 @@ fn values_that_cannot_work_are_refused_with_a_sentence() {
     };
     refused(&["--kube-version=1.35.0"], "MutatingAdmissionPolicy is on from Kubernetes 1.36: this is v1.35.0");
     refused(&["--set=policies.leaseName=false"], "rbac.create needs policies.leaseName");
+    refused(&["--set=policies.memberLease=false"], "rbac.create needs policies.memberLease");
+    refused(&["--set=sidecar.args={--member-of=web}"], "/sidecar/args/0");
     refused(&["--set=sidecar.timing=slow"], "/sidecar/timing");
     refused(&["--set=sidecar.alive=http://db:5432/"], "/sidecar/alive");
     refused(&["--set=sidecar.alive=tcp://127.0.0.1:99999"], "/sidecar/alive");
