@@ -125,6 +125,10 @@ fn the_component_is_what_the_chart_renders() {
 
 /// What `kubectl kustomize` makes of these workloads with the component.
 fn build_component(component: &str, workloads: &str) -> Vec<Value> {
+    build_component_with(component, workloads, "")
+}
+
+fn build_component_with(component: &str, workloads: &str, more: &str) -> Vec<Value> {
     let folder = tempfile::tempdir().expect("a folder");
     let write = |name: &str, text: &str| {
         let path = folder.path().join(name);
@@ -133,7 +137,7 @@ fn build_component(component: &str, workloads: &str) -> Vec<Value> {
     };
     write("component/kustomization.yaml", component);
     write("app/workloads.yaml", workloads);
-    write("app/kustomization.yaml", "resources: [workloads.yaml]\ncomponents: [../component]\n");
+    write("app/kustomization.yaml", &format!("resources: [workloads.yaml]\ncomponents: [../component]\n{more}"));
     let built = Command::new(tool_folder(&[]).join("kubectl")).arg("kustomize").arg(folder.path().join("app")).output();
     let built = built.expect("kubectl can be started");
     assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
@@ -176,6 +180,25 @@ fn the_component_gives_what_the_policy_gives() {
             }
         }
     }
+}
+
+/// As docs/injection.md has it.
+#[test]
+fn the_component_is_patched_into_a_member() {
+    let documented = fs::read_to_string(Path::new(ROOT).join("docs/injection.md")).expect("can be read");
+    let patch = documented.split("```yaml\n").find(|block| block.starts_with("patches:")).expect("there is a patch");
+    let patch = patch.split("```").next().expect("it ends");
+    let component = fs::read_to_string(Path::new(ROOT).join("deploy/kustomize/kustomization.yaml")).expect("is there");
+    let workloads = fs::read_to_string(workloads()).expect("is there");
+    let built = build_component_with(&component, &workloads, patch);
+    let web = built.iter().find(|built| built["metadata"]["name"] == "web").expect("it is there");
+    let container = &web["spec"]["template"]["spec"]["initContainers"];
+    let sidecar = container.as_array().expect("a list").iter().find(|one| one["name"] == "leasehold").expect("one");
+    let env = sidecar["env"].as_array().expect("variables");
+    assert!(env.contains(&json!({"name": "LEASEHOLD_MEMBER_OF", "value": "web"})), "{env:?}");
+    let hash = json!({"fieldRef": {"fieldPath": "metadata.labels['pod-template-hash']"}});
+    assert!(env.contains(&json!({"name": "POD_TEMPLATE_HASH", "valueFrom": hash})), "{env:?}");
+    assert!(env.iter().any(|one| one["name"] == "POD_UID") && sidecar["image"].is_string(), "{env:?}");
 }
 
 fn as_pod(template: &Value) -> Value {
