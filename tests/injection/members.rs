@@ -341,6 +341,17 @@ fn beside_it_the_elections_lease_is_written_and_no_other_one() {
     role_of_the_chart(&other.namespace, &[alone]);
     other.wait_guarded();
     other.pod("web-0").cannot_put(&lease("web", "web-0_x"), sentence);
+
+    // Nor does a member's Lease become an election's by the name that a candidate bears.
+    let third = Pods::new("namesake");
+    let theirs = member("web-1");
+    role_of_the_chart(&third.namespace, &[&format!("--set=lease.name={}", name_of(&theirs))]);
+    third.wait_guarded();
+    allowed(&third.pod("web-1").put(&theirs));
+    let taken = held(unlabelled(theirs.clone()), "web-0_x");
+    third.pod("web-0").cannot_put(&taken, "is a member's, and would not be one any more");
+    allowed(&third.pod("web-1").delete(&theirs));
+    allowed(&third.pod("web-0").put(&taken));
 }
 
 #[test]
@@ -361,7 +372,10 @@ fn who_bears_both_roles_is_held_to_each_where_it_is_due() {
     let sentence = "is that of the pod \"web-1\"";
     pod.cannot_put(&held(theirs.clone(), "web-0_x"), sentence);
     pod.cannot_delete(&theirs, sentence);
-    pod.cannot_put(&held(unlabelled(theirs.clone()), "web-0_x"), "would not be one any more");
+    // Both have something against this, and either may say it.
+    let before = pod.read(&theirs);
+    refused_by("leasehold-", &pod.put(&held(unlabelled(theirs.clone()), "web-0_x")), "is a member's");
+    assert_eq!(pod.read(&theirs), before);
 }
 
 #[test]
