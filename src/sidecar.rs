@@ -214,7 +214,22 @@ pub async fn run(settings: Settings) -> Result<(), RunError> {
     let health = Arc::new(health);
     let (stop_serving, serving) = watch::channel(false);
     let (commands_in, commands) = mpsc::channel(16);
-    let servers = serve(&settings, &boards, &group, &metrics, &health, &app, commands_in, serving)?;
+    let asked = App {
+        boards: boards.clone(),
+        members: group.clone(),
+        clock: Arc::new(SystemClock),
+        sessions: Arc::clone(&app.sessions),
+        asking: Arc::clone(&app.asking),
+        commands: commands_in,
+        allowed_hosts: settings.allowed_hosts.clone(),
+    };
+    let probes = probe::Probes {
+        boards: boards.clone(),
+        clock: Arc::new(SystemClock),
+        health: Arc::clone(&health),
+        metrics: Arc::clone(&metrics),
+    };
+    let servers = serve(&settings, asked, probes, serving)?;
 
     let announcer = Announcer::new(&settings, pod.clone(), &connection, &boards);
     let (watched_in, watched) = mpsc::channel(EVENTS);
@@ -296,12 +311,8 @@ pub async fn run(settings: Settings) -> Result<(), RunError> {
 /// Opens the listeners, all or none, and serves them.
 fn serve(
     settings: &Settings,
-    boards: &[Arc<Board>],
-    members: &Option<Arc<MembersBoard>>,
-    metrics: &Arc<Metrics>,
-    health: &Arc<Health>,
-    app: &AppSide,
-    commands: mpsc::Sender<Command>,
+    app: App,
+    probes: probe::Probes,
     serving: watch::Receiver<bool>,
 ) -> Result<Vec<JoinHandle<()>>, RunError> {
     let mut listeners = Vec::new();
@@ -311,23 +322,8 @@ fn serve(
     let mut servers = Vec::new();
     if let Some(address) = &settings.probe_listen {
         let listeners = Listener::bind(address)?;
-        let probes = probe::Probes {
-            boards: boards.to_vec(),
-            clock: Arc::new(SystemClock),
-            health: Arc::clone(health),
-            metrics: Arc::clone(metrics),
-        };
         servers.push(tokio::spawn(probe::run(listeners, probes, serving.clone())));
     }
-    let app = App {
-        boards: boards.to_vec(),
-        members: members.clone(),
-        clock: Arc::new(SystemClock),
-        sessions: Arc::clone(&app.sessions),
-        asking: Arc::clone(&app.asking),
-        commands,
-        allowed_hosts: settings.allowed_hosts.clone(),
-    };
     servers.push(tokio::spawn(http::run(listeners, app, serving)));
     Ok(servers)
 }

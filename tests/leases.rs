@@ -384,7 +384,7 @@ fn a_right_that_is_missing_is_named_with_the_role_that_gives_it() {
         control_plane.run_kubectl(&[&["create"], binding, &[&format!("--user={OTHER}")]].concat());
     };
     apply(&role, &["rolebinding", "reads", "-n", &namespace, "--role=leasehold-leases"]);
-    let lists = |arguments: &[&str]| run(&kubeconfig, &[arguments, &["--observe-for=0s"]].concat()).status.success();
+    let lists = |arguments: &[&str]| run(&kubeconfig, &[arguments, &["--observe-for=2s"]].concat()).status.success();
     wait_until("the Role to count", SOON, || lists(&["-n", &namespace]));
 
     let role = refused(&["-A"], "list");

@@ -14,9 +14,12 @@ use jiff::Timestamp;
 use leasehold::app::asking::Asking;
 use leasehold::app::session::Sessions;
 use leasehold::election::{Leading, Reason, Status};
+use leasehold::membership::own::Standing;
+use leasehold::membership::roster::{Life, Member};
 use leasehold::names::dns_subdomain;
 use leasehold::report::Board;
 use leasehold::report::http::{App, Command, Course, Refusal, converse};
+use leasehold::report::members::{Members, MembersBoard};
 use leasehold::time::{Clock, Moment};
 use serde_json::Value;
 use tokio::net::UnixStream;
@@ -53,6 +56,7 @@ pub fn run(data: &[u8]) {
     let (stop, shutdown) = watch::channel(false);
     let app = App {
         boards,
+        members: Some(Arc::new(members())),
         clock: Arc::new(Still),
         sessions: Arc::new(Sessions::new(None, true, TTL)),
         asking: Arc::new(Asking::default()),
@@ -84,6 +88,23 @@ pub fn run(data: &[u8]) {
         assert!(matches!(first.status, 400..=499), "{} to a foreign Host", first.status);
     }
     assert!(board.promised_until() <= if leads { NOW + TTL } else { Moment::BOOT });
+}
+
+/// One of three, one of them of a strange name.
+fn members() -> MembersBoard {
+    let of = |text: &str| text.to_owned();
+    let board = MembersBoard::new(of("web"), of("shop"), of("web-0"), of("web-abc"), of("boot"));
+    let member = |holder: &str, life| Member {
+        lease: format!("web-{}", holder.len()),
+        holder: holder.into(),
+        life,
+        renewed: Some(NOW),
+        duration: None,
+        annotations: vec![(of("zone"), of("a"))],
+    };
+    let members = vec![member("web-0_1", Life::Alive), member("web-1_1", Life::Late), member("\"\n_1", Life::Dead)];
+    board.publish(Members::new(Standing::Member { renewed_at: NOW }, String::new(), true, members));
+    board
 }
 
 /// The first is led or not, the second is another's.

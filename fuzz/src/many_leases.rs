@@ -109,6 +109,7 @@ fn check_catalogue(entries: Vec<Entry>, told: Vec<Told>) {
     // Years later nothing is dead that no read confirms.
     let later = now + Duration::from_secs(1 << 30);
     for known in catalogue.iter() {
+        assert!(known.state(later) != State::Expired);
         assert_eq!(
             known.sight.is_in_doubt(later),
             known.entry.record.holder().is_some() && known.sight.duration().is_some()

@@ -25,7 +25,7 @@ const LONGEST_NAME: usize = 230;
 #[derive(Debug, clap::Args)]
 #[command(
     disable_help_flag = true,
-    after_help = "--app-alive is refined by --session-name NAME, --app-timeout 30s and --app-health-interval 1s, -timeout 1s, -failure-threshold 3, -success-threshold 1,\n-initial-delay 0s; --kubeconfig by --context NAME; --probe-listen by --ready-when serving. Each flag is an environment variable too, as LEASEHOLD_RENEW_DEADLINE=12s."
+    after_help = "Refined by others: --app-alive by --session-name NAME, --app-timeout 30s and --app-health-interval 1s, -timeout 1s, -failure-threshold 3, -success-threshold 1, -initial-delay 0s;\n--listen by --allowed-host HOST; --probe-listen by --ready-when serving; --kubeconfig by --context NAME; --pod-name by --identity ID; --member-of by --member-lease-duration 40s, -renew-interval 10s, -annotation K=V.\nEach flag is an environment variable too, as LEASEHOLD_RENEW_DEADLINE=12s."
 )]
 pub struct Args {
     /// Name of a Lease; repeat for more: unqualified routes and status.* speak of the first
@@ -54,19 +54,27 @@ pub struct Args {
     #[arg(long, value_name = "NAME", env = "LEASEHOLD_POD_NAME", hide_env = true, help_heading = "Lease")]
     pub(super) pod_name: Option<String>,
     /// Holder identity, before a random part [default: the pod's name]
-    #[arg(long, value_name = "ID", alias = "id", env = "LEASEHOLD_IDENTITY", hide_env = true, help_heading = "Lease")]
+    #[arg(
+        long,
+        value_name = "ID",
+        alias = "id",
+        env = "LEASEHOLD_IDENTITY",
+        hide_env = true,
+        hide_short_help = true,
+        help_heading = "Lease"
+    )]
     identity: Option<String>,
     /// Take an empty holder without proof that the last one stopped
     #[arg(long, env = "LEASEHOLD_TRUST_UNHELD", hide_env = true, help_heading = "Lease")]
     trust_unheld: bool,
-    /// Join this group: a Lease of this pod's own, which says that it lives, and GET /v1/members
-    #[arg(long, value_name = "GROUP", env = "LEASEHOLD_MEMBER_OF", hide_env = true, help_heading = "Members")]
+    /// Join this group: a Lease that says that this pod lives, and GET /v1/members
+    #[arg(long, value_name = "GROUP", env = "LEASEHOLD_MEMBER_OF", hide_env = true, help_heading = "Lease")]
     pub(super) member_of: Option<String>,
     /// How long a member may be silent; whole seconds
-    #[arg(long, value_name = "TIME", default_value = "40s", env = "LEASEHOLD_MEMBER_LEASE_DURATION", value_parser = duration, hide_env = true, help_heading = "Members")]
+    #[arg(long, value_name = "TIME", default_value = "40s", env = "LEASEHOLD_MEMBER_LEASE_DURATION", value_parser = duration, hide_env = true, hide_short_help = true, help_heading = "Lease")]
     member_lease_duration: Duration,
     /// From one renewal of it to the next [default: 1/4 of the member lease duration]
-    #[arg(long, value_name = "TIME", env = "LEASEHOLD_MEMBER_RENEW_INTERVAL", value_parser = duration, hide_env = true, help_heading = "Members")]
+    #[arg(long, value_name = "TIME", env = "LEASEHOLD_MEMBER_RENEW_INTERVAL", value_parser = duration, hide_env = true, hide_short_help = true, help_heading = "Lease")]
     member_renew_interval: Option<Duration>,
     /// An annotation of it, for other members to read: zone=a; repeatable
     #[arg(
@@ -75,7 +83,8 @@ pub struct Args {
         env = "LEASEHOLD_MEMBER_ANNOTATION",
         value_delimiter = ',',
         hide_env = true,
-        help_heading = "Members"
+        hide_short_help = true,
+        help_heading = "Lease"
     )]
     member_annotation: Vec<String>,
     /// How many pods contend, if known: sizes the jitter
@@ -116,6 +125,7 @@ pub struct Args {
         env = "LEASEHOLD_ALLOWED_HOST",
         value_delimiter = ',',
         hide_env = true,
+        hide_short_help = true,
         help_heading = "Answers"
     )]
     allowed_host: Vec<String>,

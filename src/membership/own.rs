@@ -54,7 +54,7 @@ impl OwnConfig {
 #[derive(Clone, Debug)]
 pub enum OwnInput {
     /// The answer to [`OwnOutput::Read`]; `None` when it failed, which decides nothing.
-    Read(Option<Option<Record>>),
+    Read(Option<Option<Box<Record>>>),
     Wrote(Outcome),
     /// The answer to a write that deletes: it is gone.
     Deleted,
@@ -143,7 +143,7 @@ enum Asked {
 enum Known {
     Nothing,
     Absent,
-    Record(Record),
+    Record(Box<Record>),
 }
 
 /// Who holds the Lease instead, and since when that has not changed.
@@ -243,7 +243,7 @@ impl Member {
         outputs
     }
 
-    fn read(&mut self, now: Moment, answer: Option<Option<Record>>) {
+    fn read(&mut self, now: Moment, answer: Option<Option<Box<Record>>>) {
         match answer {
             None => self.try_again(now, Duration::ZERO),
             Some(record) => {
@@ -257,7 +257,7 @@ impl Member {
         match outcome {
             Outcome::Committed(record) => {
                 self.pause = FIRST_PAUSE;
-                self.learn(now, Some(*record));
+                self.learn(now, Some(record));
                 if self.holds() {
                     self.standing = Standing::Member { renewed_at: sent_at };
                     let interval = self.config.renew_interval;
@@ -288,7 +288,7 @@ impl Member {
     }
 
     /// What the Lease is now.
-    fn learn(&mut self, now: Moment, record: Option<Record>) {
+    fn learn(&mut self, now: Moment, record: Option<Box<Record>>) {
         self.send_at = now;
         let Some(record) = record else {
             self.known = Known::Absent;
@@ -527,7 +527,7 @@ mod tests {
         fn settle(&mut self) {
             for _ in 0..20 {
                 if self.reads() {
-                    self.handle(OwnInput::Read(Some(self.lease.clone())));
+                    self.handle(OwnInput::Read(Some(self.lease.clone().map(Box::new))));
                 } else if let Some(write) = self.writes() {
                     let answer = self.commit(&write);
                     self.handle(answer);

@@ -168,13 +168,13 @@ impl Membership {
 
 /// What came of a request.
 enum Done {
-    Read(Result<Option<Record>, Failure>),
+    Read(Result<Option<Box<Record>>, Failure>),
     Wrote(Option<Outcome>, Option<Failure>),
     /// A consistent read of one that was in doubt, asked for at that moment.
     Checked {
         name: String,
         sent_at: Moment,
-        result: Result<(Option<Entry>, u64), Failure>,
+        result: Box<Result<(Option<Entry>, u64), Failure>>,
     },
     /// The same of all.
     CheckedAll {
@@ -250,7 +250,7 @@ impl Keeper {
                 OwnOutput::Publish(standing) => self.stands(standing),
                 OwnOutput::Read { timeout } => {
                     let api = Arc::clone(&self.api);
-                    self.ask(async move { Done::Read(api.get(timeout).await) });
+                    self.ask(async move { Done::Read(api.get(timeout).await.map(|record| record.map(Box::new))) });
                 }
                 OwnOutput::Write(write) => self.write(write),
                 OwnOutput::WakeAt(at) => self.own_wakes_at = at,
@@ -328,7 +328,7 @@ impl Keeper {
             Done::Checked { name, sent_at, result } => {
                 self.checked(result.is_ok());
                 let now = SystemClock.boot();
-                match result {
+                match *result {
                     Ok((Some(entry), _)) => drop(self.catalogue.read(now, sent_at, entry)),
                     Ok((None, version)) => drop(self.catalogue.deleted(&self.api.namespace, &name, version)),
                     Err(failure) => self.note(Ask::Watch, Some(&failure)),
@@ -395,7 +395,7 @@ impl Keeper {
             [name, ..] if names.len() <= READ_ONE_BY_ONE => {
                 let (name, namespace) = (name.clone(), self.api.namespace.clone());
                 self.ask(async move {
-                    let result = leases.read(&namespace, &name).await;
+                    let result = Box::new(leases.read(&namespace, &name).await);
                     Done::Checked { name, sent_at, result }
                 });
             }

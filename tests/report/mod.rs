@@ -110,6 +110,7 @@ impl Server {
         let sessions = Arc::new(Sessions::new(None, true, TTL));
         let app = App {
             boards: boards.clone(),
+            members: None,
             clock: clock.clone(),
             sessions: sessions.clone(),
             asking: Arc::default(),

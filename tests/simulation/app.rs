@@ -18,8 +18,9 @@ pub struct App {
     pub workers: Vec<Worker>,
     /// The token that it was last told to lead with.
     pub told: Option<u64>,
-    /// It said that it does not act on this token any more.
-    pub stopped: Option<u64>,
+    /// It said that it does not act on this token any more, of which nothing was promised beyond then. (Where history
+    /// is rolled back, a later term may have the same one.)
+    pub stopped: Option<(u64, Moment)>,
 }
 
 /// One process of the app.

@@ -109,8 +109,7 @@ impl Class {
             // Versions, tokens and transitions begin anew below those given out.
             Class::RolledBack => &["S1", "S3", "S4", "S9"],
             Class::ClockRates => &["S1", "S3"],
-            // A token may be given again, to an app that has said that it stopped acting on it.
-            Class::LostWrites => &["S1", "S2", "L4"],
+            Class::LostWrites => &["S1", "S2"],
             Class::ClockStood => &["S1"],
             _ => &[],
         }

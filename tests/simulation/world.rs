@@ -67,6 +67,10 @@ enum Event {
         pod: usize,
         life: u32,
     },
+    HearsOfRivals {
+        pod: usize,
+        life: u32,
+    },
     Deliver {
         pod: usize,
         life: u32,
@@ -270,6 +274,8 @@ pub struct World {
     at: Time,
     queue: Queue<Event>,
     rng: Rng,
+    /// In one schedule of three the candidates are members of a group, and think of it what they like.
+    members: Option<Rng>,
     plan: Plan,
     api: Api,
     pods: Vec<Pod>,
@@ -352,6 +358,7 @@ impl World {
             unstoppable: false,
             named: (0, 0),
             enforced: 0,
+            members: Some(rng.fork()).filter(|rng| rng.clone().between(1, 3) == 1),
             rng,
             plan,
         };
@@ -513,6 +520,7 @@ impl World {
                 }
             }
             Event::Bookmark { pod, life } => self.bookmark(pod, life),
+            Event::HearsOfRivals { pod, life } => self.hears_of_rivals(pod, life),
             Event::Deliver { pod, life, work } => {
                 if self.pods[pod].is(life) {
                     self.deliver(pod, work);
@@ -711,6 +719,22 @@ impl World {
         }
         self.watch_app(pod, life);
         self.deliver(pod, Work::Relist);
+        self.hears_of_rivals(pod, life);
+    }
+
+    /// Nothing that membership says may harm: neither a wrong number, nor a successor that is dead or of no group.
+    fn hears_of_rivals(&mut self, pod: usize, life: u32) {
+        let pods = self.pods.len() as u64;
+        let Some(rng) = self.members.as_mut().filter(|_| self.pods[pod].is(life)) else { return };
+        let count = rng.between(1, pods * 2) as u32;
+        let successor = rng.percent(80).then(|| format!("pod-{}", rng.between(0, pods)));
+        let again = rng.millis(100, 5000);
+        let own = format!("pod-{pod}");
+        // Of several that come while it is stopped it hears the last one.
+        if self.pods[pod].process.as_ref().is_some_and(|process| process.paused_until <= self.at) {
+            self.take(pod, Input::Rivals { count, successor: successor.filter(|name| *name != own) });
+        }
+        self.after(again, Event::HearsOfRivals { pod, life });
     }
 
     fn ends_process(&mut self, pod: usize, why: &str) {

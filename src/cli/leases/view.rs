@@ -380,7 +380,7 @@ mod tests {
         view.colours = true;
         assert_eq!(
             view.table(&catalogue(), second(5), 2, 29),
-            "NAME   KIND     HOLDER   STATE\na      member   web-0    \x1b[32mheld\x1b[0m\n"
+            "NAME   KIND     HOLDER   STAT\na      member   web-0    \x1b[32mheld\x1b[0m\n"
         );
         assert_eq!(view.table(&catalogue(), second(5), 3, 10).lines().nth(1), Some("a      mem"));
     }

@@ -68,7 +68,7 @@ impl World {
     pub(super) fn told_worker(&mut self, pod: usize, worker: u32, identity: &str, token: u64, until: Moment) {
         let at = self.at;
         let this = &mut self.pods[pod];
-        if this.app.stopped == Some(token) {
+        if this.app.stopped.is_some_and(|(stopped, promised)| stopped == token && until <= promised) {
             return;
         }
         let Some(holder) = this.app.worker(worker).map(Worker::holder) else { return };
@@ -104,7 +104,8 @@ impl World {
             return;
         }
         if let Some(token) = this.app.told.take() {
-            this.app.stopped = Some(token);
+            let promised = this.process.as_ref().map_or(Moment::BOOT, |process| process.board.promised_until());
+            this.app.stopped = Some((token, promised));
             self.checks.holder_stopped(pod, worker.holder(), token);
             self.after(Duration::from_millis(1), Event::Deliver { pod, life, work: Work::AppStopped { token } });
         }
