@@ -132,13 +132,17 @@ fn run_accepts(arguments: &[String]) -> Result<(), String> {
 }
 
 /// As a value of the chart and as a flag.
-const FLAGS: [(&str, &str); 13] = [
+const FLAGS: [(&str, &str); 17] = [
     ("lease.name", "--lease"),
     ("lease.duration", "--lease-duration"),
     ("lease.renewDeadline", "--renew-deadline"),
     ("lease.renewInterval", "--renew-interval"),
     ("lease.retryPeriod", "--retry-period"),
     ("lease.answerTTL", "--answer-ttl"),
+    ("members.group", "--member-of"),
+    ("members.leaseDuration", "--member-lease-duration"),
+    ("members.renewInterval", "--member-renew-interval"),
+    ("members.annotations", "--member-annotation"),
     ("app.alive", "--app-alive"),
     ("onSigterm", "--on-sigterm"),
     ("shutdownGrace", "--shutdown-grace"),
@@ -151,14 +155,24 @@ const FLAGS: [(&str, &str); 13] = [
 /// The arguments that these values stand for, without the chart's help.
 fn arguments_for(values: &[(&str, Value)]) -> Vec<String> {
     let mut arguments = vec!["run".to_owned()];
-    if !values.iter().any(|(path, _)| *path == "lease.name") {
+    let given = |wanted: &str| values.iter().find(|(path, _)| *path == wanted).map(|(_, value)| value);
+    if given("lease.name").is_none() && given("lease.enabled") != Some(&json!(false)) {
         arguments.push("--lease=demo-leasehold".into());
     }
-    for (path, value) in values {
+    if given("members.group").is_none() && given("members.enabled") == Some(&json!(true)) {
+        let lease = given("lease.name").and_then(Value::as_str).unwrap_or("demo-leasehold");
+        arguments.push(format!("--member-of={lease}"));
+    }
+    for (path, value) in values.iter().filter(|(path, _)| !path.ends_with(".enabled") && !path.starts_with("app.image"))
+    {
         let flag = FLAGS.iter().find(|(known, _)| known == path).expect("a value that is a flag").1;
-        let several = value.as_array().cloned().unwrap_or_else(|| vec![value.clone()]);
+        let several = match value {
+            Value::Array(list) => list.clone(),
+            Value::Object(map) => map.iter().map(|(key, value)| json!(format!("{key}={}", text(value)))).collect(),
+            one => vec![one.clone()],
+        };
         for value in several {
-            let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+            let text = text(&value);
             arguments.push(match flag {
                 "" => text,
                 "--listen" => format!("{flag}=localhost:{text}"),
@@ -169,6 +183,10 @@ fn arguments_for(values: &[(&str, Value)]) -> Vec<String> {
         }
     }
     arguments
+}
+
+fn text(value: &Value) -> String {
+    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
 }
 
 /// Values as one JSON object: `lease.duration` is a key in `lease`.
@@ -352,6 +370,105 @@ fn the_chart_accepts_the_evidence_that_run_accepts() {
     ] {
         assert_eq!(alive(bad.clone()), ByTemplates, "{bad}");
     }
+}
+
+/// A member's values.
+fn of_member(path: &'static str, value: Value) -> [(&'static str, Value); 2] {
+    [("members.enabled", json!(true)), (path, value)]
+}
+
+#[test]
+fn the_chart_accepts_the_groups_that_run_accepts() {
+    let group = |group: &str| judged_alike(&of_member("members.group", json!(group)));
+    for good in ["a", "web", "web-1", "0", "jobs.example.com", "a--b", "members", &"a".repeat(63)] {
+        assert_eq!(group(good), Accepted, "{good}");
+    }
+    for bad in ["Web", "web_1", "-web", "web-", "a..b", "a b", "ä", &"a".repeat(64)] {
+        assert_eq!(group(bad), BySchema, "{bad}");
+    }
+    // That of the Lease, where no other is given.
+    let of_lease = |lease: &str| judged_alike(&of_member("lease.name", json!(lease)));
+    assert_eq!(of_lease(&"a".repeat(63)), Accepted);
+    assert_eq!(of_lease("status"), Accepted);
+    assert_eq!(of_lease("members"), ByTemplates);
+    let long = [("lease.name", json!("a".repeat(64))), ("members.enabled", json!(true))];
+    assert_eq!(judged_alike(&long), ByTemplates);
+    let other = [&long[..], &[("members.group", json!("web"))]].concat();
+    assert_eq!(judged_alike(&other), Accepted);
+}
+
+#[test]
+fn the_chart_accepts_the_members_times_that_run_accepts() {
+    let duration = |time: &str| judged_alike(&of_member("members.leaseDuration", json!(time)));
+    for time in ["4s", "40s", "4000ms", "1m", "24h", "86400s"] {
+        assert_eq!(duration(time), Accepted, "{time}");
+    }
+    // A quarter of three seconds is too short an interval.
+    for time in ["0s", "2s", "3s", "4500ms", "86401s", "25h"] {
+        assert_eq!(duration(time), ByTemplates, "{time}");
+    }
+    let interval = |time: &str| judged_alike(&of_member("members.renewInterval", json!(time)));
+    for time in ["1s", "1500ms", "20s"] {
+        assert_eq!(interval(time), Accepted, "{time}");
+    }
+    for time in ["999ms", "20001ms", "21s"] {
+        assert_eq!(interval(time), ByTemplates, "{time}");
+    }
+    for path in ["members.leaseDuration", "members.renewInterval"] {
+        for time in ["x", "1", "1.5s"] {
+            assert_eq!(judged_alike(&of_member(path, json!(time))), BySchema, "{path}={time}");
+        }
+    }
+    let three = [&of_member("members.leaseDuration", json!("3s"))[..], &[("members.renewInterval", json!("1s"))]];
+    assert_eq!(judged_alike(&three.concat()), Accepted);
+}
+
+#[test]
+fn the_chart_accepts_the_members_annotations_that_run_accepts() {
+    let annotations = |all: Value| judged_alike(&of_member("members.annotations", all));
+    let long = |size: usize| "a".repeat(size);
+    for good in [
+        json!({"zone": "a", "Zone_2.x": "", "example.com/zone": "a=b c/d"}),
+        json!({ long(63): "a" }),
+        json!({ format!("{}/a", [long(63), long(63), long(63), long(61)].join(".")): "a" }),
+        json!({"a": long((64 << 10) - 1)}),
+        json!({"leasehold.example/zone": "a"}),
+    ] {
+        assert_eq!(annotations(good.clone()), Accepted, "{good}");
+    }
+    for bad in [
+        json!({"": "a"}),
+        json!({"-zone": "a"}),
+        json!({"zone_": "a"}),
+        json!({"zo ne": "a"}),
+        json!({"Example.com/zone": "a"}),
+        json!({"a/b/c": "a"}),
+        json!({"/zone": "a"}),
+        json!({"example.com/": "a"}),
+        json!({ long(64): "a" }),
+        json!({"zone": "a,b"}),
+    ] {
+        assert_eq!(annotations(bad.clone()), BySchema, "{bad}");
+    }
+    for bad in [
+        json!({"leasehold.dev/zone": "a"}),
+        json!({ format!("{}/a", [long(63), long(63), long(63), long(62)].join(".")): "a" }),
+        json!({"a": long(64 << 10)}),
+    ] {
+        assert_eq!(annotations(bad.clone()), ByTemplates, "{}", &bad.to_string()[..30]);
+    }
+}
+
+#[test]
+fn the_chart_accepts_a_member_that_elects_nobody() {
+    let values = [
+        ("lease.enabled", json!(false)),
+        ("members.enabled", json!(true)),
+        ("members.group", json!("shop")),
+        ("app.image.repository", json!("shop/worker")),
+    ];
+    assert_eq!(judged_alike(&values), Accepted);
+    assert_eq!(judged_alike(&values[..1]), ByTemplates);
 }
 
 #[test]

@@ -297,6 +297,27 @@ fn rights_that_not_every_sidecar_needs_are_asked_for_where_it_does() {
 }
 
 #[test]
+fn the_right_of_a_member_is_asked_for_where_it_is_one_and_what_is_told_cures_it() {
+    let stage = Stage::released(shared(), "member");
+    let joins = ["--member-of=shop", EVENTS_OFF];
+    let name = "permissions members/shop";
+    // The election's right says nothing of it.
+    assert!(!as_sidecar(&stage, &[EVENTS_OFF]).has(name));
+    let fix =
+        as_sidecar(&stage, &joins).assert(name, "failed", "not allowed: get, list, watch, create, update, delete");
+    apply(&fix);
+    wait_until("the Role to count", SOON, || as_sidecar(&stage, &joins).code == Some(0));
+    as_sidecar(&stage, &joins).assert(name, "ok", "get, list, watch, create, update, delete");
+    // For one that elects nobody as well.
+    let mut command = command(&["-n", &stage.namespace, "-o", "json", EVENTS_OFF, "--member-of=shop"]);
+    command.arg("--kubeconfig").arg(shared().kubeconfig_for(SIDECAR, None));
+    let examined = ended(command);
+    examined.assert(name, "ok", "delete");
+    assert_eq!(examined.code, Some(0));
+    locally(&joins).assert(name, "skipped", "");
+}
+
+#[test]
 fn a_service_account_is_bound_as_one() {
     let stage = Stage { control_plane: shared(), namespace: shared().namespace("account") };
     let kubeconfig = shared().kubeconfig_for_service_account(&stage.namespace, "web", None);

@@ -41,6 +41,9 @@ pub struct Args {
     /// As of run: the sidecar keeps a label on its pod
     #[arg(long)]
     role_label: bool,
+    /// As of run: the sidecar joins this group
+    #[arg(long, value_name = "GROUP")]
+    member_of: Option<String>,
     /// As of run: the sidecar writes Events
     #[arg(long, value_enum, value_name = "SWITCH")]
     events: Option<Switch>,
@@ -164,6 +167,7 @@ impl Args {
         take_list(&self.lease, &mut run.lease);
         take_list(&self.listen, &mut run.listen);
         take_some(&self.namespace, &mut run.namespace);
+        take_some(&self.member_of, &mut run.member_of);
         take_some(&self.pod_name, &mut run.pod_name);
         take_some(&self.kubeconfig, &mut run.kubeconfig);
         take_some(&self.context, &mut run.context);

@@ -132,6 +132,9 @@ pub async fn examine(task: &Task, findings: &mut Findings) {
             findings.skipped(format!("permissions leases/{name}"), why);
             findings.skipped(format!("lease {name}"), why);
         }
+        if let Some(member) = &task.settings.member {
+            findings.skipped(format!("permissions members/{}", member.group), why);
+        }
         findings.skipped("admission", why);
     }
     place::examine(task, findings);
@@ -159,6 +162,7 @@ async fn examine_cluster(task: &Task, cluster: &mut Cluster, findings: &mut Find
         permissions::examine_lease(cluster, &user, &api, &seen, findings).await;
         lease::examine(cluster, &api, seen, findings).await;
     }
+    permissions::examine_member(task, cluster, &user, findings).await;
     permissions::examine_events(task, cluster, &user, findings).await;
     permissions::examine_pod(task, cluster, &user, findings).await;
     admission::examine(task, cluster, findings).await;

@@ -30,6 +30,18 @@ pub async fn examine_lease(
     }
 }
 
+/// To keep a Lease of the pod's own and to see those of the other members, where the sidecar joins a group.
+pub async fn examine_member(task: &Task, cluster: &mut Cluster, user: &str, findings: &mut Findings) {
+    let Some(member) = &task.settings.member else { return };
+    let role = Role::member(&cluster.pod_namespace);
+    let name = format!("permissions members/{}", member.group);
+    match missing(&name, cluster, &role, findings).await.as_deref() {
+        None => {}
+        Some([]) => findings.ok(name, role.verbs.join(", ")),
+        Some(missing) => findings.failed(name, not_allowed(missing), yaml(&role, user)),
+    }
+}
+
 /// To write Events, about the Lease and about the pod; without it, all else works.
 pub async fn examine_events(task: &Task, cluster: &mut Cluster, user: &str, findings: &mut Findings) {
     if !task.settings.events {

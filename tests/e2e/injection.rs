@@ -354,7 +354,7 @@ fn a_thiefs_pod_never_leads_by_anothers_lease() {
 #[test]
 fn kubernetes_finds_no_fault_in_the_guards_expressions() {
     let stage = stage("injected-types").without_promises();
-    for policy in ["leasehold-inject", "leasehold-lease-name", "leasehold-role-label"] {
+    for policy in ["leasehold-inject", "leasehold-lease-name", "leasehold-member-lease", "leasehold-role-label"] {
         let path = format!("/apis/admissionregistration.k8s.io/v1/validatingadmissionpolicies/{policy}");
         let checking = wait_for("a controller to have checked the types", SOON, || {
             let checking = stage.cluster.get(&path)?["status"]["typeChecking"].take();
@@ -373,6 +373,7 @@ fn what_is_upgraded_holds_for_new_pods_and_after_an_uninstall_nobody_is_injected
         "nameOverride=second".to_owned(),
         "rbac.create=false".into(),
         "policies.leaseName=false".into(),
+        "policies.memberLease=false".into(),
         "policies.roleLabel=false".into(),
         "injection.namespaceSelector.matchExpressions[0].key=injector".into(),
         "injection.namespaceSelector.matchExpressions[0].operator=In".into(),

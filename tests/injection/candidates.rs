@@ -285,7 +285,7 @@ fn a_namespaces_administrator_binds_the_roles_and_is_not_held_to_them() {
         boss.ask("POST", &bindings, Some(&binding))
     };
     wait_until("the role admin", Duration::from_secs(30), || boss.ask("GET", &bindings, None).status == 200);
-    for role in [ROLE, "leasehold-role-label"] {
+    for role in [ROLE, "leasehold-member", "leasehold-role-label"] {
         allowed(&bind(&boss, role));
     }
     shop.account("web");
@@ -309,7 +309,7 @@ fn a_namespaces_administrator_binds_the_roles_and_is_not_held_to_them() {
     bare.bind(&role, "boss");
     let bindings = bindings.replace(&shop.name, &bare.name);
     wait_until("the role admin", Duration::from_secs(30), || boss.ask("GET", &bindings, None).status == 200);
-    for (role, verb) in [(ROLE, "campaign"), ("leasehold-role-label", "label")] {
+    for (role, verb) in [(ROLE, "campaign"), ("leasehold-member", "join"), ("leasehold-role-label", "label")] {
         let answer = bind(&boss, role);
         assert_eq!(answer.status, 403, "{}", answer.text());
         let missing = answer.text();

@@ -178,6 +178,69 @@ fn each_annotation_does_what_the_table_says() {
     }
 }
 
+#[test]
+fn a_pod_joins_the_group_that_it_names_and_says_of_which_template_it_is() {
+    let shop = cluster().namespace("joins").ready();
+    let joined = |pod: Value, more: &[(&str, &str)]| {
+        let pod = more.iter().fold(pod, |pod, (annotation, value)| annotated(pod, annotation, value));
+        let pod = shop.create(&annotated(pod, "member-of", "shop"));
+        the_sidecar_accepts(&args(&pod));
+        pod
+    };
+    let plain = joined(pod_of_deployment("web"), &[]);
+    assert_eq!(args(&plain), ["run", "--lease=web", "--lease-duration=15s", "--member-of=shop"]);
+    let more = [
+        ("member-lease-duration", "20s"),
+        ("member-renew-interval", "10s"),
+        ("member-annotations", "zone=a, example.com/Slot_1=b=c d"),
+        ("alive", "lock"),
+    ];
+    assert_eq!(
+        args(&joined(pod_of_deployment("web"), &more))[3..],
+        [
+            "--member-of=shop",
+            "--member-lease-duration=20s",
+            "--member-renew-interval=10s",
+            "--member-annotation=zone=a",
+            "--member-annotation=example.com/Slot_1=b=c d",
+            "--app-alive=lock"
+        ]
+    );
+    for (annotation, value) in [("member-lease-duration", "4s"), ("member-lease-duration", "86400s")] {
+        joined(pod_of_deployment("web"), &[(annotation, value)]);
+    }
+    joined(pod_of_deployment("web"), &[("member-lease-duration", "3s"), ("member-renew-interval", "1s")]);
+    let longest = annotated(pod_of_deployment("web"), "member-of", &"a".repeat(63));
+    the_sidecar_accepts(&args(&shop.create(&longest)));
+
+    let label = |pod: &Value| {
+        let env = sidecar(pod).expect("the sidecar")["env"].as_array().expect("variables").clone();
+        let revision = env.iter().find(|one| one["name"] == "POD_TEMPLATE_HASH");
+        revision.map(|one| one["valueFrom"]["fieldRef"]["fieldPath"].as_str().expect("a path").to_owned())
+    };
+    assert_eq!(label(&shop.create(&pod_of_deployment("web"))), None);
+    assert_eq!(label(&plain).as_deref(), Some("metadata.labels['pod-template-hash']"));
+    let rollout = pod_of_template("web", "75cd6bcb8f", "rollouts-pod-template-hash");
+    assert_eq!(label(&joined(rollout, &[])).as_deref(), Some("metadata.labels['rollouts-pod-template-hash']"));
+    for (kind, lease) in [("StatefulSet", None), ("DaemonSet", Some(("lease", "")))] {
+        let made = joined(pod(Some(("apps/v1", kind, "db"))), lease.as_slice());
+        assert_eq!(label(&made).as_deref(), Some("metadata.labels['controller-revision-hash']"));
+    }
+}
+
+#[test]
+fn a_pod_that_names_an_empty_lease_is_a_member_alone() {
+    let shop = cluster().namespace("alone").ready();
+    for owner in [Some(("apps/v1", "ReplicaSet", "web-5d8f7c9b4")), Some(("batch/v1", "Job", "report-29")), None] {
+        for empty in ["", " "] {
+            let pod = annotated(annotated(pod(owner), "lease", empty), "member-of", "shop");
+            let made = shop.create(&annotated(pod, "timing", "fast"));
+            assert_eq!(args(&made), ["run", "--member-of=shop"]);
+            the_sidecar_accepts(&args(&made));
+        }
+    }
+}
+
 /// `leasehold run` judges its configuration before it looks for a kubeconfig, which is not there.
 #[track_caller]
 fn the_sidecar_accepts(args: &[&str]) {

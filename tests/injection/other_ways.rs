@@ -61,6 +61,8 @@ fn values_that_cannot_work_are_refused_with_a_sentence() {
     };
     refused(&["--kube-version=1.35.0"], "MutatingAdmissionPolicy is on from Kubernetes 1.36: this is v1.35.0");
     refused(&["--set=policies.leaseName=false"], "rbac.create needs policies.leaseName");
+    refused(&["--set=policies.memberLease=false"], "rbac.create needs policies.memberLease");
+    refused(&["--set=sidecar.args={--member-of=web}"], "/sidecar/args/0");
     refused(&["--set=sidecar.timing=slow"], "/sidecar/timing");
     refused(&["--set=sidecar.alive=http://db:5432/"], "/sidecar/alive");
     refused(&["--set=sidecar.alive=tcp://127.0.0.1:99999"], "/sidecar/alive");
@@ -123,6 +125,10 @@ fn the_component_is_what_the_chart_renders() {
 
 /// What `kubectl kustomize` makes of these workloads with the component.
 fn build_component(component: &str, workloads: &str) -> Vec<Value> {
+    build_component_with(component, workloads, "")
+}
+
+fn build_component_with(component: &str, workloads: &str, more: &str) -> Vec<Value> {
     let folder = tempfile::tempdir().expect("a folder");
     let write = |name: &str, text: &str| {
         let path = folder.path().join(name);
@@ -131,7 +137,7 @@ fn build_component(component: &str, workloads: &str) -> Vec<Value> {
     };
     write("component/kustomization.yaml", component);
     write("app/workloads.yaml", workloads);
-    write("app/kustomization.yaml", "resources: [workloads.yaml]\ncomponents: [../component]\n");
+    write("app/kustomization.yaml", &format!("resources: [workloads.yaml]\ncomponents: [../component]\n{more}"));
     let built = Command::new(tool_folder(&[]).join("kubectl")).arg("kustomize").arg(folder.path().join("app")).output();
     let built = built.expect("kubectl can be started");
     assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
@@ -174,6 +180,25 @@ fn the_component_gives_what_the_policy_gives() {
             }
         }
     }
+}
+
+/// As docs/injection.md has it.
+#[test]
+fn the_component_is_patched_into_a_member() {
+    let documented = fs::read_to_string(Path::new(ROOT).join("docs/injection.md")).expect("can be read");
+    let patch = documented.split("```yaml\n").find(|block| block.starts_with("patches:")).expect("there is a patch");
+    let patch = patch.split("```").next().expect("it ends");
+    let component = fs::read_to_string(Path::new(ROOT).join("deploy/kustomize/kustomization.yaml")).expect("is there");
+    let workloads = fs::read_to_string(workloads()).expect("is there");
+    let built = build_component_with(&component, &workloads, patch);
+    let web = built.iter().find(|built| built["metadata"]["name"] == "web").expect("it is there");
+    let container = &web["spec"]["template"]["spec"]["initContainers"];
+    let sidecar = container.as_array().expect("a list").iter().find(|one| one["name"] == "leasehold").expect("one");
+    let env = sidecar["env"].as_array().expect("variables");
+    assert!(env.contains(&json!({"name": "LEASEHOLD_MEMBER_OF", "value": "web"})), "{env:?}");
+    let hash = json!({"fieldRef": {"fieldPath": "metadata.labels['pod-template-hash']"}});
+    assert!(env.contains(&json!({"name": "POD_TEMPLATE_HASH", "valueFrom": hash})), "{env:?}");
+    assert!(env.iter().any(|one| one["name"] == "POD_UID") && sidecar["image"].is_string(), "{env:?}");
 }
 
 fn as_pod(template: &Value) -> Value {

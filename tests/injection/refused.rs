@@ -78,6 +78,61 @@ fn a_bad_value_is_refused_with_what_it_must_be() {
 }
 
 #[test]
+fn a_bad_value_of_a_member_is_refused_with_what_it_must_be() {
+    let shop = cluster().namespace("member").ready();
+    let long = "a".repeat(64);
+    let domain = [&long[1..], &long[1..], &long[1..], &long[2..]].join(".");
+    let pairs = [(format!("{long}=a"), "it must be KEY=VALUE"), (format!("{domain}/a=a"), "it must be KEY=VALUE")];
+    let huge = format!("a={}", "b".repeat(64 << 10));
+    let mut cases = vec![
+        ("member-of", "", "leasehold.dev/member-of is \"\": it must be the name of a group"),
+        ("member-of", "Shop", "it must be the name of a group"),
+        ("member-of", "shop_1", "it must be the name of a group"),
+        ("member-of", "shop-", "it must be the name of a group"),
+        ("member-of", "a..b", "it must be the name of a group"),
+        ("member-of", &long, "at most 63 lower-case letters"),
+        ("member-lease-duration", "2s", "it must be whole seconds from 3s to 86400s"),
+        ("member-lease-duration", "86401s", "it must be whole seconds from 3s to 86400s"),
+        ("member-lease-duration", "4500ms", "it must be whole seconds from 3s to 86400s"),
+        ("member-lease-duration", "3s", "which is 4s at least then"),
+        ("member-renew-interval", "0s", "it must be whole seconds, from 1s to half of the member lease duration"),
+        ("member-renew-interval", "21s", "it must be whole seconds, from 1s to half of the member lease duration"),
+        ("member-renew-interval", "1.5s", "it must be whole seconds, from 1s to half of the member lease duration"),
+        ("member-annotations", "", "it must be KEY=VALUE"),
+        ("member-annotations", "zone", "it must be KEY=VALUE"),
+        ("member-annotations", "=a", "it must be KEY=VALUE"),
+        ("member-annotations", "zone_=a", "it must be KEY=VALUE"),
+        ("member-annotations", "a/b/c=a", "it must be KEY=VALUE"),
+        ("member-annotations", "-a/b=a", "it must be KEY=VALUE"),
+        ("member-annotations", "zone=a,", "it must be KEY=VALUE"),
+        ("member-annotations", "zone=a,zone=b", "each once"),
+        ("member-annotations", "leasehold.dev/zone=a", "has keys that begin with leasehold.dev/"),
+        ("member-annotations", &huge, "is longer than 64 KiB"),
+        ("lease", "web,members", "no Lease of a member may be named members"),
+        ("lease", ",web", "is no name of a Lease"),
+    ];
+    cases.extend(pairs.iter().map(|(pair, sentence)| ("member-annotations", pair.as_str(), *sentence)));
+    for (annotation, value, sentence) in cases {
+        let refusal =
+            shop.refusal(&annotated(annotated(pod_of_deployment("web"), "member-of", "shop"), annotation, value));
+        says(&refusal, "the leasehold sidecar cannot be injected: ");
+        says(&refusal, sentence);
+    }
+    for annotation in ["member-lease-duration", "member-renew-interval", "member-annotations"] {
+        let refusal = shop.refusal(&annotated(pod_of_deployment("web"), annotation, "10s"));
+        says(&refusal, "annotations leasehold.dev/member-... need leasehold.dev/member-of");
+    }
+    let alone = annotated(annotated(pod_of_deployment("web"), "member-of", "shop"), "lease", "");
+    says(&shop.refusal(&annotated(alone, "role-label", "true")), "no pod is leader or standby");
+    says(&shop.refusal(&annotated(pod_of_deployment("web"), "args", "--member-of=shop")), "none of --lease, ");
+    // The domain, and the whole, that just fit.
+    let fits = [format!("{}/a=a", &domain[1..]), format!("a={}", "b".repeat((64 << 10) - 2))];
+    for pairs in fits {
+        shop.create(&annotated(annotated(pod_of_deployment("web"), "member-of", "shop"), "member-annotations", &pairs));
+    }
+}
+
+#[test]
 fn all_that_is_wrong_is_said_at_once() {
     let shop = cluster().namespace("all").ready();
     let pod = annotated(annotated(pod_of_deployment("web"), "timing", "slow"), "position", "middle");

@@ -22,6 +22,7 @@ alone, and the validating one refuses it with these sentences.
 # The files status.* speak of the first lease.
 - unless: "!('status' in variables.leases) || variables.leases[0] == 'status'"
   say: "'leasehold.dev/lease is \"' + variables.leases.join(',') + '\": a Lease named status must be the first of them'"
+{{- include "leasehold-injector.memberFaults" . }}
 - unless: variables.timing in ['standard', 'calm', 'fast']
   say: "'leasehold.dev/timing is \"' + variables.timing + '\": it must be standard, calm or fast'"
 # The renew interval is 1 s at least, which leaves no time for a retry in a shorter lease.
@@ -95,9 +96,40 @@ alone, and the validating one refuses it with these sentences.
     'leasehold.dev/args is "' + variables.args + '": flags of leasehold run, separated by spaces, and none of ' + {{ include "leasehold-injector.ownFlags" . }}.join(', ') + ': annotations or the injection set those'
 {{- end }}
 
+{{/* The rules of the library chart, with an empty renew interval for the sidecar's own default, a quarter. */}}
+{{- define "leasehold-injector.memberFaults" }}
+- unless: |-
+    !('leasehold.dev/member-of' in variables.annotations) ||
+      size(variables.memberOf) <= 63 && variables.memberOf.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*$')
+  say: |-
+    'leasehold.dev/member-of is "' + variables.memberOf + '": it must be the name of a group, at most 63 lower-case letters, digits, "-" and "." between them'
+- unless: "variables.memberOf != '' || !variables.annotations.exists(key, key in ['leasehold.dev/member-lease-duration', 'leasehold.dev/member-renew-interval', 'leasehold.dev/member-annotations'])"
+  say: "'annotations leasehold.dev/member-... need leasehold.dev/member-of'"
+- unless: variables.memberOf == '' || variables.memberSeconds >= 3 && variables.memberSeconds <= 86400
+  say: "'leasehold.dev/member-lease-duration is \"' + variables.memberDuration + '\": it must be whole seconds from 3s to 86400s'"
+- unless: |-
+    variables.memberOf == '' || variables.memberSeconds == 0 || (variables.memberInterval == '' ? variables.memberSeconds >= 4 :
+      variables.memberInterval.matches('^[1-9][0-9]{0,4}s$') && int(variables.memberInterval.replace('s', '')) * 2 <= variables.memberSeconds)
+  say: |-
+    'leasehold.dev/member-renew-interval is "' + variables.memberInterval + '": it must be whole seconds, from 1s to half of the member lease duration; left out it is a quarter of that, which is 4s at least then'
+- unless: |-
+    variables.memberPairs.all(pair, pair.matches('^([a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?=') &&
+      size(pair.split('=')[0].split('/')[0]) <= 253 && variables.memberPairs.exists_one(other, other.split('=')[0] == pair.split('=')[0]))
+  say: |-
+    'leasehold.dev/member-annotations is "' + variables.memberPairs.join(',') + '": it must be KEY=VALUE, several separated by commas, with the keys of annotations, each once'
+- unless: "variables.memberPairs.all(pair, !pair.startsWith('leasehold.dev/'))"
+  say: "'leasehold.dev/member-annotations has keys that begin with leasehold.dev/, which are kept for the sidecar'"
+- unless: size(variables.memberPairs.join('')) <= 65536
+  say: "'leasehold.dev/member-annotations is longer than 64 KiB: each member keeps those of all'"
+- unless: variables.memberOf == '' || !('members' in variables.leases)
+  say: "'leasehold.dev/lease is \"' + variables.leases.join(',') + '\": no Lease of a member may be named members, for members.json speaks of the members'"
+- unless: "!variables.memberOnly || variables.roleLabel != 'true'"
+  say: "'leasehold.dev/role-label is \"true\", and with an empty leasehold.dev/lease no pod is leader or standby'"
+{{- end }}
+
 {{- define "leasehold-injector.annotations" -}}
 [
-{{- range $index, $name := list "alive" "args" "compat" "containers" "cpu-limit" "cpu-request" "image" "injected" "lease" "lease-duration" "listen" "memory-limit" "memory-request" "position" "probe-port" "probes" "role-label" "timing" -}}
+{{- range $index, $name := list "alive" "args" "compat" "containers" "cpu-limit" "cpu-request" "image" "injected" "lease" "lease-duration" "listen" "member-annotations" "member-lease-duration" "member-of" "member-renew-interval" "memory-limit" "memory-request" "position" "probe-port" "probes" "role-label" "timing" -}}
 {{ if $index }}, {{ end }}'leasehold.dev/{{ $name }}'
 {{- end -}}
 ]
@@ -105,7 +137,7 @@ alone, and the validating one refuses it with these sentences.
 
 {{/* Flags that leasehold.dev/args may not repeat, by all their names. values.schema.json has the same. */}}
 {{- define "leasehold-injector.ownFlags" -}}
-['--lease', '--election', '--lease-duration', '--ttl', '--app-alive', '--listen', '--http', '--probe-listen', '--report-dir', '--state-dir', '--role-label', '--pod-name', '--namespace', '--election-namespace', '--kubeconfig', '--context', '--end-with-parent', '--help']
+['--lease', '--election', '--lease-duration', '--ttl', '--member-of', '--member-lease-duration', '--member-renew-interval', '--member-annotation', '--app-alive', '--listen', '--http', '--probe-listen', '--report-dir', '--state-dir', '--role-label', '--pod-name', '--namespace', '--election-namespace', '--kubeconfig', '--context', '--end-with-parent', '--help']
 {{- end }}
 
 {{/* What `--app-alive` takes, as the library chart knows it but for $(POD_IP): nothing sets that here. */}}

@@ -15,10 +15,16 @@
     variables.extraArgs.exists(a, a.startsWith('--shutdown-grace=')) || object.spec.?terminationGracePeriodSeconds.orValue(30) >= 27 ? [] :
     object.spec.terminationGracePeriodSeconds < 5 ? ['--shutdown-grace=3s'] :
     ['--shutdown-grace=' + string(object.spec.terminationGracePeriodSeconds - 2) + 's']
+- name: memberArgs
+  expression: |-
+    variables.memberOf == '' ? [] : ['--member-of=' + variables.memberOf] +
+      ('leasehold.dev/member-lease-duration' in variables.annotations ? ['--member-lease-duration=' + variables.memberDuration] : []) +
+      (variables.memberInterval == '' ? [] : ['--member-renew-interval=' + variables.memberInterval]) +
+      variables.memberPairs.map(pair, '--member-annotation=' + pair)
 - name: runArgs
   expression: |-
-    ['run', '--lease=' + variables.leases.join(',')] +
-    ['--lease-duration=' + variables.leaseDuration] +
+    ['run'] + (variables.memberOnly ? [] : ['--lease=' + variables.leases.join(','), '--lease-duration=' + variables.leaseDuration]) +
+    variables.memberArgs +
     (variables.alive == 'none' ? [] : variables.alive.split(',').map(e, '--app-alive=' + e)) +
     (variables.listen == 'unix' ? ['--listen=unix:/run/leasehold/leasehold.sock'] : variables.listenPort == '4040' ? [] : ['--listen=' + variables.listen]) +
     variables.probeListen +
@@ -36,11 +42,14 @@
   "ready" "cel:['/leasehold', 'probe', 'ready'] + variables.probeListen") | fromYaml -}}
 {{- $security := include "leasehold-injector.securityContext" . | fromYaml -}}
 {{- $port := list (dict "name" "leasehold" "containerPort" "cel:int(variables.probePort)") -}}
+{{- $env := include "leasehold-injector.sidecarEnv" . | fromYamlArray -}}
+{{- /* For the members to know who is of the newest template. */ -}}
+{{- $revision := dict "name" "POD_TEMPLATE_HASH" "valueFrom" (dict "fieldRef" (dict "fieldPath" "cel:\"metadata.labels['\" + variables.revisionLabel + \"']\"")) -}}
 {{- $sidecar := include "leasehold-injector.sidecar" (dict "v" (dict
   "image" "cel:variables.image"
   "imagePullPolicy" (printf "cel:%s" (include "leasehold-injector.param" (dict "ctx" . "key" "imagePullPolicy")))
   "args" "cel:variables.runArgs"
-  "env" (include "leasehold-injector.sidecarEnv" . | fromYamlArray)
+  "env" (dict "cel:if" "variables.memberOf == ''" "then" $env "else" (append $env $revision))
   "ports" (dict "cel:if" "variables.hostNetwork" "then" list "else" $port)
   "startupProbe" (dict "cel:if" "variables.execProbes" "then" $exec.startupProbe "else" $http.startupProbe)
   "readinessProbe" (dict "cel:if" "variables.execProbes" "then" $exec.readinessProbe "else" $http.readinessProbe)

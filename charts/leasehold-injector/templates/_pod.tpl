@@ -44,9 +44,29 @@ params.data[?'{{ .key }}'].orValue('')
     variables.owner[0].kind == 'StatefulSet' ? variables.owner[0].name :
     variables.owner[0].kind == 'ReplicaSet' && variables.templateHash != '' && variables.owner[0].name.endsWith('-' + variables.templateHash) ?
       variables.owner[0].name.substring(0, size(variables.owner[0].name) - size(variables.templateHash) - 1) : ''
+- name: memberOf
+  expression: variables.annotations[?'leasehold.dev/member-of'].orValue('')
+# An empty lease is none, which only a member can do without.
+- name: memberOnly
+  expression: variables.memberOf != '' && variables.annotations[?'leasehold.dev/lease'].orValue('none').trim() == ''
+- name: memberDuration
+  expression: variables.annotations[?'leasehold.dev/member-lease-duration'].orValue('40s')
+- name: memberSeconds
+  expression: "variables.memberDuration.matches('^[1-9][0-9]{0,4}s$') ? int(variables.memberDuration.replace('s', '')) : 0"
+- name: memberInterval
+  expression: variables.annotations[?'leasehold.dev/member-renew-interval'].orValue('')
+- name: memberPairs
+  expression: |-
+    'leasehold.dev/member-annotations' in variables.annotations
+      ? variables.annotations['leasehold.dev/member-annotations'].split(',').map(pair, pair.trim()) : []
+# The label that tells of which template of its workload a pod is.
+- name: revisionLabel
+  expression: |-
+    variables.owner.exists(o, o.kind in ['StatefulSet', 'DaemonSet']) ? 'controller-revision-hash' :
+    'rollouts-pod-template-hash' in variables.labels ? 'rollouts-pod-template-hash' : 'pod-template-hash'
 - name: leases
   expression: |-
-    'leasehold.dev/lease' in variables.annotations ? variables.annotations['leasehold.dev/lease'].split(',').map(l, l.trim()) : [variables.workload]
+    variables.memberOnly ? [] : 'leasehold.dev/lease' in variables.annotations ? variables.annotations['leasehold.dev/lease'].split(',').map(l, l.trim()) : [variables.workload]
 - name: leaseDuration
   expression: |-
     variables.annotations[?'leasehold.dev/lease-duration'].orValue(

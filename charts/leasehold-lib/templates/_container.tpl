@@ -24,6 +24,13 @@ The pod needs automountServiceAccountToken: false, and leasehold.volumes.
       valueFrom:
         fieldRef:
           fieldPath: metadata.uid
+    {{- if $v.members.enabled }}
+    # Of which template the pod is, for the members to know who is of the newest.
+    - name: POD_TEMPLATE_HASH
+      valueFrom:
+        fieldRef:
+          fieldPath: metadata.labels['{{ include "leasehold.revisionLabel" . }}']
+    {{- end }}
     {{- if include "leasehold.evidence" $v | contains "$(POD_IP)" }}
     - name: POD_IP
       valueFrom:
@@ -68,9 +75,21 @@ The pod needs automountServiceAccountToken: false, and leasehold.volumes.
 {{- define "leasehold.args" -}}
 {{- $v := include "leasehold.values" . | fromYaml -}}
 {{- $lease := $v.lease -}}
-{{- $args := list "run" (printf "--lease=%s" .lease) (printf "--lease-duration=%s" (include "leasehold.duration" .)) -}}
+{{- $args := list "run" -}}
+{{- if $lease.enabled -}}
+{{- $args = concat $args (list (printf "--lease=%s" .lease) (printf "--lease-duration=%s" (include "leasehold.duration" .))) -}}
+{{- end -}}
 {{- range $flag, $value := dict "renew-deadline" $lease.renewDeadline "renew-interval" $lease.renewInterval "retry-period" $lease.retryPeriod "answer-ttl" $lease.answerTTL "shutdown-grace" $v.shutdownGrace -}}
 {{- with $value }}{{- $args = append $args (printf "--%s=%s" $flag .) }}{{- end -}}
+{{- end -}}
+{{- if $v.members.enabled -}}
+{{- $args = append $args (printf "--member-of=%s" (include "leasehold.group" .)) -}}
+{{- range $flag, $value := dict "member-lease-duration" $v.members.leaseDuration "member-renew-interval" $v.members.renewInterval -}}
+{{- with $value }}{{- $args = append $args (printf "--%s=%s" $flag .) }}{{- end -}}
+{{- end -}}
+{{- range $key, $value := $v.members.annotations -}}
+{{- $args = append $args (printf "--member-annotation=%s=%s" $key $value) -}}
+{{- end -}}
 {{- end -}}
 {{- range include "leasehold.evidence" $v | splitList "\n" | compact -}}
 {{- $args = append $args (printf "--app-alive=%s" .) -}}

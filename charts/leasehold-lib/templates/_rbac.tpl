@@ -14,6 +14,7 @@ metadata:
   labels:
     {{- include "leasehold.labels" . | nindent 4 }}
 rules:
+  {{- if $v.lease.enabled }}
   - apiGroups: [coordination.k8s.io]
     resources: [leases]
     resourceNames: [{{ .lease | quote }}]
@@ -22,6 +23,10 @@ rules:
     {{- else }}
     verbs: [get, list, watch, create, update]
     {{- end }}
+  {{- end }}
+  {{- if $v.members.enabled }}
+  {{- include "leasehold.memberRules" . | nindent 2 }}
+  {{- end }}
   {{- if $v.events.enabled }}
   - apiGroups: [""]
     resources: [events]
@@ -55,4 +60,27 @@ subjects:
     name: {{ $account | quote }}
     namespace: {{ .ctx.Release.Namespace | quote }}
 {{- end -}}
+{{- end -}}
+
+{{/*
+What a member needs: every Lease of the namespace, for the names of members hash those of pods, and RBAC narrows no list
+by labels. The marks allow nothing: the policy of leasehold-injector knows by them whom to keep to the own pod's Lease,
+and which election's Lease is this workload's as well.
+*/}}
+{{- define "leasehold.memberRules" -}}
+{{- $v := include "leasehold.values" . | fromYaml -}}
+- apiGroups: [coordination.k8s.io]
+  resources: [leases]
+  verbs: [get, list, watch, create, update, delete]
+{{- if $v.members.guarded }}
+- apiGroups: [leasehold.dev]
+  resources: [candidates]
+  verbs: [join]
+{{- if $v.lease.enabled }}
+- apiGroups: [leasehold.dev]
+  resources: [candidates]
+  resourceNames: [{{ .lease | quote }}]
+  verbs: [campaign]
+{{- end }}
+{{- end }}
 {{- end -}}

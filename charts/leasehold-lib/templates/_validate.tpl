@@ -11,6 +11,7 @@ The schema says what it can of this; the relations between values are here alone
 {{- include "leasehold.validate.name" . -}}
 {{- include "leasehold.validate.times" . -}}
 {{- include "leasehold.validate.app" . -}}
+{{- include "leasehold.validate.members" . -}}
 {{- include "leasehold.validate.rest" . -}}
 {{- end -}}
 
@@ -93,6 +94,56 @@ The schema says what it can of this; the relations between values are here alone
 {{- end -}}
 {{- end -}}
 
+{{- define "leasehold.validate.members" -}}
+{{- $v := include "leasehold.values" . | fromYaml -}}
+{{- if not $v.lease.enabled -}}
+{{- if not $v.members.enabled -}}
+{{- fail "lease.enabled: without an election there is nothing to do, unless members.enabled is on" -}}
+{{- end -}}
+{{- if $v.role.label -}}
+{{- fail "role.label: without lease.enabled no pod is leader or standby" -}}
+{{- end -}}
+{{- end -}}
+{{- with $v.members -}}
+{{- if .enabled -}}
+{{- $group := include "leasehold.group" $ -}}
+{{- if or (gt (len $group) 63) (not (regexMatch "^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$" $group)) -}}
+{{- fail (printf "members.group: %q is no name for a group, which is a label's value as well: 1 to 63 lower-case letters, digits and '-' between them, in parts joined by '.'; left empty, it is lease.name" $group) -}}
+{{- end -}}
+{{- if and $v.lease.enabled (eq (toString $.lease) "members") -}}
+{{- fail "lease.name: no Lease may be named \"members\" beside members.enabled: members.json speaks of the members" -}}
+{{- end -}}
+{{- $duration := include "leasehold.milliseconds" (dict "path" "members.leaseDuration" "time" (.leaseDuration | default "40s")) | int64 -}}
+{{- $interval := div $duration 4 -}}
+{{- with .renewInterval }}{{ $interval = include "leasehold.milliseconds" (dict "path" "members.renewInterval" "time" .) | int64 }}{{ end -}}
+{{- if or (mod $duration 1000) (lt $duration 3000) (gt $duration 86400000) -}}
+{{- fail (printf "members.leaseDuration: %dms: it must be whole seconds, from 3s to 24h" $duration) -}}
+{{- end -}}
+{{- if or (lt $interval 1000) (gt (mul $interval 2) $duration) -}}
+{{- fail (printf "members.renewInterval: %dms must be at least 1s and at most half of members.leaseDuration (%dms): one renewal may be lost; left empty, it is a quarter" $interval $duration) -}}
+{{- end -}}
+{{- $size := 0 -}}
+{{- range $key, $value := .annotations -}}
+{{- $parts := splitList "/" $key -}}
+{{- if or (gt (len $parts) 2) (gt (len (last $parts)) 63) (gt (len (first $parts)) 253) (not (regexMatch "^([a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*/)?[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$" $key)) -}}
+{{- fail (printf "members.annotations: %q is no key of an annotation" $key) -}}
+{{- end -}}
+{{- if hasPrefix "leasehold.dev/" $key -}}
+{{- fail (printf "members.annotations: %s is leasehold's own" $key) -}}
+{{- end -}}
+{{- /* A flag takes several, separated by commas. */ -}}
+{{- if or (not (kindIs "string" $value)) (contains "," (toString $value)) -}}
+{{- fail (printf "members.annotations: the value of %s must be text without a comma" $key) -}}
+{{- end -}}
+{{- $size = add $size (len $key) (len $value) -}}
+{{- end -}}
+{{- if gt $size 65536 -}}
+{{- fail (printf "members.annotations: they have %d bytes, and 64 KiB fit: each member keeps those of all" $size) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
 {{- define "leasehold.validate.rest" -}}
 {{- $v := include "leasehold.values" . | fromYaml -}}
 {{- range $name, $port := $v.ports -}}
@@ -111,6 +162,8 @@ The schema says what it can of this; the relations between values are here alone
   "--lease" "lease.name" "--election" "lease.name"
   "--lease-duration" "lease.duration" "--ttl" "lease.duration" "--renew-deadline" "lease.renewDeadline"
   "--renew-interval" "lease.renewInterval" "--retry-period" "lease.retryPeriod" "--answer-ttl" "lease.answerTTL"
+  "--member-of" "members.group" "--member-lease-duration" "members.leaseDuration"
+  "--member-renew-interval" "members.renewInterval" "--member-annotation" "members.annotations"
   "--app-alive" "app.alive" "--on-sigterm" "onSigterm" "--shutdown-grace" "shutdownGrace" "--log-level" "logLevel"
   "--listen" "ports.app" "--http" "ports.app" "--probe-listen" "ports.probes" "--role-label" "role.label" "--events" "events.enabled" -}}
 {{- range $v.extraArgs -}}

@@ -3,6 +3,7 @@ What the templates share. Each is called with (dict "ctx" $ "lease" "web") and m
   values               read this map instead of .Values.leasehold
   serviceAccountName   whose rights leasehold.rbac grants
   selectorLabels       YAML of the labels by which leasehold.podMonitor finds the pods
+  kind                 of the workload, for leasehold.initContainer with members: Deployment unless given
 */}}
 
 {{/* The version that these templates were made for: the image's tag unless another is given. */}}
@@ -43,6 +44,22 @@ What the templates share. Each is called with (dict "ctx" $ "lease" "web") and m
 {{- $lease := $v.lease | default dict -}}
 {{- $timings := dict "standard" "15s" "calm" "60s" "fast" "5s" -}}
 {{- $lease.duration | default (get $timings ($lease.timing | default "standard")) -}}
+{{- end -}}
+
+{{/* The group that the pods join: the Lease's name unless one is given. */}}
+{{- define "leasehold.group" -}}
+{{- $v := include "leasehold.values" . | fromYaml -}}
+{{- $v.members.group | default .lease -}}
+{{- end -}}
+
+{{/* The label that tells of which template of its workload a pod is. */}}
+{{- define "leasehold.revisionLabel" -}}
+{{- $kind := .kind | default "Deployment" -}}
+{{- $labels := dict "Deployment" "pod-template-hash" "Rollout" "rollouts-pod-template-hash" "StatefulSet" "controller-revision-hash" "DaemonSet" "controller-revision-hash" -}}
+{{- if not (hasKey $labels $kind) -}}
+{{- fail (printf "leasehold.initContainer: the kind %q is none of Deployment, StatefulSet, DaemonSet and Rollout" $kind) -}}
+{{- end -}}
+{{- get $labels $kind -}}
 {{- end -}}
 
 {{/* Milliseconds of a time such as 15s: (dict "path" PATH "time" TIME). */}}

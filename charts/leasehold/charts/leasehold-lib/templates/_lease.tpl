@@ -4,7 +4,7 @@ touches it. It is kept when the release goes, as one that the sidecar makes is: 
 */}}
 {{- define "leasehold.lease" -}}
 {{- $v := include "leasehold.values" . | fromYaml -}}
-{{- if $v.lease.create -}}
+{{- if and $v.lease.create $v.lease.enabled -}}
 apiVersion: coordination.k8s.io/v1
 kind: Lease
 metadata:
