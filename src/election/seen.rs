@@ -396,3 +396,196 @@ impl Term {
         self.uid == uid && token > self.token && transitions > self.transitions
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::election::Spec;
+
+    fn second(n: u64) -> Moment {
+        Moment::BOOT + Duration::from_secs(n)
+    }
+
+    fn time(n: i64) -> Option<Timestamp> {
+        Timestamp::from_second(n).ok()
+    }
+
+    /// A reader whose own lease duration is 15 s.
+    struct Reader {
+        seen: Seen,
+        version: u64,
+    }
+
+    impl Reader {
+        /// It knows nothing.
+        fn new() -> Reader {
+            Reader { seen: Seen::nothing(), version: 100 }
+        }
+
+        /// At 10 s it saw the term of token 50 and 4 transitions, with a duration of 20 s.
+        fn of_a_term() -> Reader {
+            let mut reader = Reader::new();
+            reader.sees(10, held("a", 50, 4, 20));
+            reader
+        }
+
+        fn observe(&mut self, at: u64, record: Option<Record>, version: u64, via: Via) -> News {
+            let own_duration = Duration::from_secs(15);
+            let rules = Rules { own_duration, trust_unheld: false, created_here: false, broken: Broken::default() };
+            self.seen.observe(second(at), record.map(|record| Record { version, ..record }), version, via, rules)
+        }
+
+        /// The next version, by the watch.
+        fn sees(&mut self, at: u64, record: Record) -> News {
+            self.version += 1;
+            self.observe(at, Some(record), self.version, Via::Event)
+        }
+
+        /// From when on it may be taken, in whole seconds, and by what right.
+        fn free(&self) -> (u64, Right) {
+            match self.seen.verdict(Duration::from_secs(15), Duration::from_secs(1)) {
+                Verdict::Free(at, right) => (at.as_nanos() / 1_000_000_000, right),
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+
+    fn held(holder: &str, token: u64, transitions: i32, seconds: i32) -> Record {
+        let spec = Spec {
+            holder: Some(holder.into()),
+            duration_seconds: Some(seconds),
+            renew_time: time(1000),
+            transitions,
+            ..Spec::default()
+        };
+        let token = Token::Value(token);
+        Record { uid: "u".into(), version: 0, spec, token, released: None, step_down: None, pod_owned: false }
+    }
+
+    fn released(token: u64, transitions: i32) -> Record {
+        let record = held("", token, transitions, 1);
+        let spec = Spec { holder: None, renew_time: time(2000), ..record.spec };
+        Record { spec, released: time(2000), ..record }
+    }
+
+    #[test]
+    fn a_proof_of_the_term_that_was_seen_or_of_a_later_one_counts_at_once() {
+        for (token, transitions) in [(50, 4), (51, 5), (60, 9)] {
+            let mut reader = Reader::of_a_term();
+            reader.sees(12, released(token, transitions));
+            assert_eq!(reader.free(), (12, Right::Released), "{token} {transitions}");
+        }
+    }
+
+    #[test]
+    fn a_proof_of_an_older_term_or_of_another_object_is_waited_for() {
+        for (uid, token, transitions) in [("u", 49, 4), ("u", 51, 3), ("u", 49, 3), ("v", 50, 4)] {
+            let mut reader = Reader::of_a_term();
+            reader.sees(12, Record { uid: uid.into(), ..released(token, transitions) });
+            assert_eq!(reader.free(), (32, Right::Waited), "{uid} {token} {transitions}");
+        }
+    }
+
+    #[test]
+    fn a_proof_is_above_every_token_that_this_history_showed_also_by_an_edit() {
+        let mut reader = Reader::of_a_term();
+        // An operator raises the token under the holder.
+        assert_eq!(reader.sees(11, held("a", 70, 4, 20)), News::Version);
+        reader.sees(12, released(69, 4));
+        assert_eq!(reader.free(), (32, Right::Waited));
+        // Nothing is outstanding any more, and the proof is still an old one.
+        let mut reader = Reader::of_a_term();
+        reader.sees(12, released(50, 4));
+        let old = released(49, 4);
+        reader.sees(13, Record { spec: Spec { renew_time: time(1500), ..old.spec }, released: time(1500), ..old });
+        assert_eq!(reader.free(), (33, Right::Waited), "it displaces the term whose duration was 20 s");
+    }
+
+    #[test]
+    fn who_took_without_waiting_for_the_last_term_is_not_followed_before_that_ones_end() {
+        // By our rules: token and transitions grown.
+        let mut reader = Reader::of_a_term();
+        reader.sees(12, held("b", 51, 5, 2));
+        reader.sees(13, released(51, 5));
+        assert_eq!(reader.free(), (13, Right::Released));
+        for (uid, token, transitions) in [("u", 50, 5), ("u", 51, 4), ("v", 51, 5)] {
+            let mut reader = Reader::of_a_term();
+            let of = |record: Record| Record { uid: uid.into(), ..record };
+            reader.sees(12, of(held("b", token, transitions, 2)));
+            reader.sees(13, of(released(token, transitions)));
+            assert_eq!(reader.free(), (32, Right::Released), "{uid} {token} {transitions}");
+        }
+    }
+
+    #[test]
+    fn only_a_read_that_was_sent_after_the_newest_version_came_may_go_back() {
+        let read = |sent_at| Via::Read { sent_at: second(sent_at) };
+        let old = || Some(held("z", 7, 1, 20));
+        for (version, via, news) in [
+            (90, Via::Event, News::Stale),
+            (90, read(9), News::Stale),
+            // In the same instant: it may have been sent before.
+            (90, read(10), News::Stale),
+            (90, read(11), News::RolledBack),
+            // One version has one content.
+            (101, Via::Event, News::Same),
+            (101, read(10), News::Same),
+            (101, read(11), News::RolledBack),
+        ] {
+            let mut reader = Reader::of_a_term();
+            assert_eq!(reader.observe(12, old(), version, via), news, "{version} {via:?}");
+        }
+        let mut reader = Reader::of_a_term();
+        assert_eq!(reader.observe(12, Some(held("a", 50, 4, 20)), 101, read(11)), News::Same);
+    }
+
+    #[test]
+    fn after_a_history_was_replaced_a_whole_duration_is_waited_whatever_the_new_one_says() {
+        let mut reader = Reader::of_a_term();
+        let via = Via::Read { sent_at: second(12) };
+        assert_eq!(reader.observe(13, Some(released(50, 4)), 90, via), News::RolledBack);
+        assert_eq!(reader.free().0, 33);
+        assert_eq!(reader.seen.version(), 90, "what follows is of the new history");
+        // And tokens of the new history count anew, where they are of use.
+        reader.version = 90;
+        reader.sees(14, released(60, 5));
+        assert_eq!(reader.free(), (33, Right::Released));
+        assert_eq!(reader.seen.highest_token(), 60);
+    }
+
+    #[test]
+    fn the_last_number_of_all_is_no_highest_token_and_transitions_count_for_each_object() {
+        let mut reader = Reader::of_a_term();
+        reader.sees(11, held("a", LARGEST_TOKEN, 4, 20));
+        assert_eq!(reader.seen.highest_token(), 50);
+        assert!(reader.seen.record_is_of_its_time());
+        // An old record that was put back: fewer transitions, or a smaller token.
+        for (uid, token, transitions, of_its_time) in
+            [("u", 50, 4, true), ("u", 50, 3, false), ("u", 49, 4, false), ("u", 51, 5, true), ("v", 51, 0, true)]
+        {
+            let mut reader = Reader::of_a_term();
+            reader.sees(12, Record { uid: uid.into(), ..held("b", token, transitions, 20) });
+            assert_eq!(reader.seen.record_is_of_its_time(), of_its_time, "{uid} {token} {transitions}");
+            // And it stays so.
+            reader.sees(13, Record { uid: uid.into(), ..held("c", token, transitions, 20) });
+            assert_eq!(reader.seen.record_is_of_its_time(), of_its_time, "{uid} {token} {transitions}");
+        }
+    }
+
+    #[test]
+    fn an_absent_lease_that_was_held_is_waited_for_and_one_that_never_was_is_not() {
+        let absent = |reader: &Reader| match reader.seen.verdict(Duration::from_secs(15), Duration::ZERO) {
+            Verdict::Absent(at) => at.as_nanos() / 1_000_000_000,
+            other => panic!("{other:?}"),
+        };
+        let mut reader = Reader::new();
+        assert_eq!(reader.seen.verdict(Duration::ZERO, Duration::ZERO), Verdict::Unknown);
+        assert_eq!(reader.observe(5, None, 100, Via::Read { sent_at: second(4) }), News::Spec);
+        assert_eq!(absent(&reader), 5);
+        assert_eq!(reader.observe(6, None, 105, Via::Read { sent_at: second(5) }), News::Version);
+        assert_eq!(absent(&reader), 5);
+        let mut reader = Reader::of_a_term();
+        assert_eq!(reader.observe(12, None, 102, Via::Event), News::Spec);
+        assert_eq!(absent(&reader), 32);
+    }
+}
