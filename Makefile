@@ -89,6 +89,7 @@ soak: tools ## A hundred sidecars for an hour, faults on: memory, descriptors an
 bench: tools ## How long a hand-off takes on a real API server, and what a pod weighs: N=200 for more rounds
 	$(call stage,build the release,cargo build --locked --release --bin leasehold)
 	$(call stage,measure,$(if $(wildcard /dev/shm),TMPDIR=/dev/shm) LEASEHOLD_BENCH_N=$(N) LEASEHOLD_BINARY=$(or $(CARGO_TARGET_DIR),$(CURDIR)/target)/release/leasehold cargo bench --locked --profile dev --bench hand_off)
+	$(call stage,a thousand members,LEASEHOLD_BINARY=$(or $(CARGO_TARGET_DIR),$(CURDIR)/target)/release/leasehold cargo test --locked --test members thousand -- --ignored --nocapture)
 
 .PHONY: compare
 compare: tools ## The same faults on leasehold and on client-go's elector: ROUNDS=5 TIMES=short FAULT=silent

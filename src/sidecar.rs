@@ -210,6 +210,7 @@ pub async fn run(settings: Settings) -> Result<(), RunError> {
         MembersBoard::new(of(&member.group), of(&pod.namespace), of(&pod.name), lease, boot_id.clone())
     });
     let group = group.map(Arc::new);
+    group.iter().for_each(|group| metrics.joins(group));
     let health = Health::new(boards.len() + usize::from(group.is_some()), settings.ready_when, SystemClock.boot());
     let health = Arc::new(health);
     let (stop_serving, serving) = watch::channel(false);

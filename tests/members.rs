@@ -93,6 +93,10 @@ fn a_member_makes_its_lease_renews_it_and_deletes_it() {
     wait_until("the file names it", SOON, || sidecar.report("members") == "web-0\n");
     let file: Value = serde_json::from_str(&sidecar.report("members.json")).expect("JSON");
     assert_eq!((&file["count"], &file["group"]), (&json!(1), &json!(GROUP)));
+    assert_eq!(sidecar.metric("leasehold_member", &["group=\"web\""]), 1.0);
+    for (state, count) in [("alive", 1.0), ("late", 0.0), ("dead", 0.0), ("unknown", 0.0)] {
+        assert_eq!(sidecar.metric("leasehold_members", &["group=\"web\"", state]), count);
+    }
     // It has no lease to lead.
     assert_eq!(sidecar.get("/leader").status, 404);
 
@@ -367,6 +371,78 @@ fn a_change_is_waited_for_and_pushed() {
     drop(peer);
     let refused = sidecar.get("/v1/members?wait=soon&version=x");
     assert_eq!(refused.status, 400);
+}
+
+/// A thousand pods, of which this process plays all but two, join within a second or as fast as the API server takes
+/// them, and renew. What a sidecar that watches them weighs is printed: give the release by LEASEHOLD_BINARY.
+#[test]
+#[ignore = "a measurement: make bench"]
+fn a_thousand_members_join_at_once() {
+    const PLAYERS: usize = 8;
+    let namespace = shared().namespace("members");
+    let start = |pod: &str| member(&namespace, pod, 40).flag("--member-renew-interval", "10s").start();
+    let (sidecar, peer) = (start("web-0"), start("web-1"));
+    wait_states(&sidecar, &[("web-0", "alive"), ("web-1", "alive")], SOON * 2);
+    let before = (sidecar.rss_kb(), sidecar.memory_kb("RssAnon"));
+    let over = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let began = clock::now();
+    let players: Vec<_> = (0..PLAYERS)
+        .map(|player| {
+            let (connect, over, namespace) = (shared().connector(), over.clone(), namespace.clone());
+            thread::spawn(move || {
+                let mut http = connect().expect("the API server is there");
+                let path = format!("/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases");
+                let names: Vec<_> =
+                    (0..998).filter(|n| n % PLAYERS == player).map(|n| format!("played-{n:03}")).collect();
+                for name in &names {
+                    let lease = json!({
+                        "apiVersion": "coordination.k8s.io/v1", "kind": "Lease",
+                        "metadata": {"name": lease_name(GROUP, name), "labels": {MEMBER_OF: GROUP}},
+                        "spec": {"holderIdentity": format!("{name}_x"), "leaseDurationSeconds": 40,
+                            "renewTime": "2001-01-01T00:00:00.000000Z"},
+                    });
+                    assert_eq!(http.post(&path, &lease).expect("an answer").status, 201);
+                }
+                let joined = clock::now();
+                for renewal in 1.. {
+                    let round = clock::now();
+                    for (number, name) in names.iter().enumerate() {
+                        if over.load(std::sync::atomic::Ordering::SeqCst) {
+                            return joined;
+                        }
+                        let time = format!("2001-01-01T00:00:00.{renewal:06}Z");
+                        let patch = json!({"spec": {"renewTime": time}}).to_string();
+                        let kind = [("Content-Type", "application/merge-patch+json")];
+                        let path = format!("{path}/{}", lease_name(GROUP, name));
+                        let answer = http.request("PATCH", &path, &kind, patch.as_bytes()).expect("an answer");
+                        assert_eq!(answer.status, 200, "{answer:?}");
+                        // Each in its turn of ten seconds.
+                        let due = round + Duration::from_secs(10) * (number as u32 + 1) / names.len() as u32;
+                        thread::sleep(due.saturating_sub(clock::now()));
+                    }
+                }
+                joined
+            })
+        })
+        .collect();
+    let count = |sidecar: &Sidecar| members(sidecar)["count"].as_u64().unwrap_or_default();
+    wait_until("all are seen to live", Duration::from_secs(120), || {
+        thread::sleep(Duration::from_millis(200));
+        count(&sidecar) == 1000 && count(&peer) == 1000
+    });
+    let seen = clock::now() - began;
+    thread::sleep(Duration::from_secs(20));
+    let after = (sidecar.rss_kb(), sidecar.memory_kb("RssAnon"));
+    assert_eq!((count(&sidecar), count(&peer)), (1000, 1000), "nobody was lost on the way");
+    assert_eq!(sidecar.warnings(), [""; 0]);
+    over.store(true, std::sync::atomic::Ordering::SeqCst);
+    let joined = players.into_iter().map(|player| player.join().expect("it renewed")).max().expect("some");
+    println!(
+        "998 members joined in {:.1} s, and two sidecars told all 1000 alive after {:.1} s; VmRSS and RssAnon of one in kB: \
+         {before:?} with 2 members, {after:?} with 1000",
+        (joined - began).as_secs_f64(),
+        seen.as_secs_f64(),
+    );
 }
 
 // --- The election ---

@@ -168,6 +168,26 @@ mod tests {
     }
 
     #[test]
+    fn a_take_over_raises_token_and_transitions_of_the_same_object() {
+        let record = |uid: &str, token: u64, transitions: i32| Record {
+            uid: uid.into(),
+            version: 1,
+            spec: Spec { transitions, ..Spec::default() },
+            token: Token::Value(token),
+            released: None,
+            step_down: None,
+            pod_owned: false,
+        };
+        let taken_over_by =
+            |uid, token, transitions| record("a", 7, 3).is_taken_over_by(&record(uid, token, transitions));
+        assert!(taken_over_by("a", 8, 4));
+        for (uid, token, transitions) in [("b", 8, 4), ("a", 7, 4), ("a", 8, 3), ("a", 7, 3), ("b", 7, 3), ("b", 8, 3)]
+        {
+            assert!(!taken_over_by(uid, token, transitions), "{uid} {token} {transitions}");
+        }
+    }
+
+    #[test]
     fn a_request_to_step_down_names_a_term_and_perhaps_a_pod() {
         let to = |to: &str| Some(StepDown { token: 7, to: Some(to.into()) });
         assert_eq!(StepDown::parse("7"), Some(StepDown { token: 7, to: None }));

@@ -152,10 +152,6 @@ impl Seen {
         self.version
     }
 
-    pub fn since(&self) -> Moment {
-        self.since
-    }
-
     pub fn is_known(&self) -> bool {
         self.standing != Standing::Unknown
     }

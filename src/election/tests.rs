@@ -203,6 +203,52 @@ fn a_release_names_who_should_lead_next_unless_somebody_else_was_asked_for() {
 }
 
 #[test]
+fn a_token_is_above_all_that_was_ever_seen_also_where_the_annotation_went_back() {
+    let mut bench = Bench::new();
+    bench.sees(&Record { token: Token::Value(5000), ..held_by("other_1") });
+    // Somebody edits it away, and releases.
+    let free = Record { version: 101, token: Token::Value(3), ..released() };
+    bench.sees(&free);
+    assert_eq!(bench.until_write().kind, Kind::Acquire { token: 5001 });
+}
+
+#[test]
+fn a_claim_is_of_this_identity_token_and_moment() {
+    let mut seen = Seen::nothing();
+    let time = |second| Timestamp::from_second(second).unwrap();
+    seen.claim("me_1", 7, time(50));
+    let record = |holder: &str, token, second| {
+        let record = held_by(holder);
+        Record { token: Token::Value(token), spec: Spec { acquire_time: Some(time(second)), ..record.spec }, ..record }
+    };
+    assert!(seen.claims(&record("me_1", 7, 50)));
+    for (holder, token, second) in [("me_2", 7, 50), ("me_1", 8, 50), ("me_1", 7, 51), ("me_2", 8, 50), ("me_1", 8, 51)]
+    {
+        assert!(!seen.claims(&record(holder, token, second)), "{holder} {token} {second}");
+    }
+}
+
+#[test]
+fn who_waits_for_an_unproved_end_again_and_again_says_what_to_look_for() {
+    let mut bench = Bench::new();
+    let mut version = 100;
+    let mut sees = |bench: &mut Bench, record: Record| {
+        version += 1;
+        bench.sees(&Record { version, ..record });
+        bench.election.status().message.clone()
+    };
+    // A manifest that is applied again each time the Lease changes.
+    let blank = |second| {
+        let spec = Spec { renew_time: Timestamp::from_second(second).ok(), ..released().spec };
+        Record { released: None, spec, ..released() }
+    };
+    sees(&mut bench, held_by("other_1"));
+    assert!(!sees(&mut bench, blank(1)).contains("in a row"));
+    let again = sees(&mut bench, blank(2));
+    assert!(again.contains("2 times in a row: does a job re-apply"), "{again}");
+}
+
+#[test]
 fn an_acknowledgement_does_not_cover_what_an_earlier_sidecar_of_the_pod_promised() {
     let mut bench = Bench::new();
     let floor = bench.at + 30 * SECOND;

@@ -19,6 +19,8 @@ pub enum Life {
 }
 
 impl Life {
+    pub const ALL: [Life; 4] = [Life::Unknown, Life::Alive, Life::Late, Life::Dead];
+
     pub fn as_str(self) -> &'static str {
         match self {
             Life::Unknown => "unknown",

@@ -4,7 +4,7 @@
 //! one of them a scrape old.
 
 use std::fmt::{self, Write as _};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use prometheus_client::collector::Collector;
@@ -19,7 +19,9 @@ use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 
 use super::Board;
+use super::members::MembersBoard;
 use crate::election::Reason;
+use crate::membership::roster::Life;
 use crate::time::Moment;
 
 type Labels = Vec<(&'static str, String)>;
@@ -35,6 +37,7 @@ pub struct Metrics {
     watch_restarts: Counters,
     report_write_failures: Counter,
     app_alive: Gauge,
+    members: OnceLock<Arc<MembersBoard>>,
 }
 
 impl Metrics {
@@ -48,6 +51,7 @@ impl Metrics {
             watch_restarts: Counters::default(),
             report_write_failures: Counter::default(),
             app_alive: Gauge::default(),
+            members: OnceLock::new(),
         };
         let registry = &mut metrics.registry;
         let build = Info::new([("version", env!("CARGO_PKG_VERSION"))].to_vec());
@@ -74,6 +78,11 @@ impl Metrics {
         registry.register("leasehold_app_alive", help, metrics.app_alive.clone());
         metrics.app_is(true);
         metrics
+    }
+
+    /// This pod joins a group.
+    pub fn joins(&self, members: &Arc<MembersBoard>) {
+        self.members.get_or_init(|| Arc::clone(members));
     }
 
     /// The app lives, or not.
@@ -120,7 +129,11 @@ impl Metrics {
             drop(self.watch_restarts.get_or_create(&lease));
         }
         let mut instant = Registry::default();
-        instant.register_collector(Box::new(Instant { boards: boards.to_vec(), now }));
+        instant.register_collector(Box::new(Instant {
+            boards: boards.to_vec(),
+            members: self.members.get().cloned(),
+            now,
+        }));
         let mut text = String::with_capacity(4096);
         let encoded = encode_registry(&mut text, &instant)
             .and_then(|()| encode_registry(&mut text, &self.registry))
@@ -195,6 +208,7 @@ fn to_prometheus(open_metrics: &str) -> String {
 /// What is true of the leases at the instant of a scrape.
 struct Instant {
     boards: Vec<Arc<Board>>,
+    members: Option<Arc<MembersBoard>>,
     now: Moment,
 }
 
@@ -216,8 +230,26 @@ impl Collector for Instant {
         // The name and the words of k8s.io/component-base, for dashboards that have them.
         let help = "Gauge of if the reporting system is master of the relevant lease, 0 indicates backup, 1 indicates \
             master. 'name' is the string used to identify the lease. Please make sure to group by name";
-        self.gauge(&mut encoder, "leader_election_master_status", help, "name", leader)
+        self.gauge(&mut encoder, "leader_election_master_status", help, "name", leader)?;
+        self.members.as_ref().map_or(Ok(()), |board| members(board, &mut encoder))
     }
+}
+
+/// Of a group, as this pod sees it.
+fn members(board: &MembersBoard, encoder: &mut DescriptorEncoder) -> Result<(), fmt::Error> {
+    let known = board.members();
+    let help = "1 while this pod's own Lease is renewed.";
+    let mut family = encoder.encode_descriptor("leasehold_member", help, None, MetricType::Gauge)?;
+    let is_member = f64::from(u8::from(known.standing.renewed_at().is_some()));
+    ConstGauge::new(is_member).encode(family.encode_family(&labels([("group", &board.group)]))?)?;
+    let help = "Members of the group by their state, as this pod sees them.";
+    let mut family = encoder.encode_descriptor("leasehold_members", help, None, MetricType::Gauge)?;
+    for life in Life::ALL {
+        let labels = labels([("group", &board.group), ("state", life.as_str())]);
+        let count = known.members.iter().filter(|member| member.life == life).count();
+        ConstGauge::new(count as f64).encode(family.encode_family(&labels)?)?;
+    }
+    Ok(())
 }
 
 impl Instant {

@@ -107,7 +107,7 @@ impl Class {
             // A released record put back is a proof to whoever never saw the newer term.
             Class::PutBack => &["S1", "S3"],
             // Versions, tokens and transitions begin anew below those given out.
-            Class::RolledBack => &["S1", "S3", "S4", "S9"],
+            Class::RolledBack => &["S1", "S3", "S4"],
             Class::ClockRates => &["S1", "S3"],
             Class::LostWrites => &["S1", "S2"],
             Class::ClockStood => &["S1"],
