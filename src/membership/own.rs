@@ -263,8 +263,11 @@ impl Member {
                     let interval = self.config.renew_interval;
                     // The first one sooner, each pod by another part.
                     let first = std::mem::take(&mut self.first);
-                    self.send_at =
-                        sent_at + if first { interval.mul_f64((1.0 + self.config.spread) / 2.0) } else { interval };
+                    let next = if first { interval.mul_f64((1.0 + self.config.spread) / 2.0) } else { interval };
+                    // Who leaves deletes it now, and has not the time to wait for the next one.
+                    if self.end_by.is_none() {
+                        self.send_at = sent_at + next;
+                    }
                 }
             }
             // Somebody wrote or deleted it.
@@ -704,6 +707,20 @@ mod tests {
         bench.at = second(1020);
         bench.handle(OwnInput::Tick);
         assert!(bench.is_done());
+    }
+
+    #[test]
+    fn a_renewal_that_is_under_way_when_it_leaves_is_followed_by_the_deletion_at_once() {
+        let mut bench = Bench::new(&[], None);
+        bench.run_to(second(1003));
+        bench.handle(OwnInput::Changed);
+        let write = bench.writes().expect("it is renewed");
+        bench.handle(OwnInput::Leave { end_by: second(1004) });
+        let answer = bench.commit(&write);
+        bench.handle(answer);
+        assert!(bench.writes().is_some_and(|write| write.spec.is_none()), "{:?}", bench.outputs);
+        bench.settle();
+        assert!(bench.is_done() && bench.lease.is_none());
     }
 
     #[test]
