@@ -87,6 +87,12 @@ fn each_time_is_judged() {
 #[test]
 fn usage_faults_exit_64_and_help_fits_a_screen() {
     assert_refused(&["run"], &[], &["give --lease NAME"]);
+    assert_refused(&["run", "--member-of=web", "--role-label"], &[], &["--role-label says who leads"]);
+    let long = format!("--member-of={}", "x".repeat(64));
+    assert_refused(&["run", &long], &[], &["64 characters, and 63 fit"]);
+    assert_refused(&["run", "--member-of=web", "--member-renew-interval=30s"], &[], &["half of the member lease"]);
+    assert_refused(&["run", "--member-of=web", "--member-annotation=zone"], &[], &["KEY=VALUE"]);
+    assert_refused(&["run", "--lease=members", "--member-of=web"], &[], &["no lease may be named"]);
     assert_refused(&["run", "--no-such-flag"], &[], &["--no-such-flag"]);
     assert_refused(&["frobnicate"], &[], &["frobnicate"]);
     assert_refused(&["run", "--lease=a"], &[("LEASEHOLD_LOG", "a=b=c")], &["LEASEHOLD_LOG"]);

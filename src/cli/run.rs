@@ -304,6 +304,9 @@ impl Args {
         if leases.is_empty() && self.member_of.is_none() {
             faults.push("no lease to contend for: give --lease NAME, or --member-of GROUP to be a member only".into());
         }
+        if leases.is_empty() && self.role_label {
+            faults.push("--role-label says who leads: it needs --lease".into());
+        }
         let member = self.member_of.map(|group| MemberSettings {
             group,
             lease_duration: self.member_lease_duration,

@@ -17,6 +17,8 @@ use crate::time::{Moment, Now};
 /// Of one attempt.
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(5);
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
+/// There is not much time then.
+const PAUSE_AT_THE_END: Duration = Duration::from_millis(100);
 
 /// How a member's Lease is kept.
 #[derive(Clone, Debug)]
@@ -170,6 +172,8 @@ pub struct Member {
     send_at: Moment,
     pause: Duration,
     first: bool,
+    /// What it says beside its spec is not what the newest write said.
+    changed: bool,
     end_by: Option<Moment>,
     last_renew_time: Option<Timestamp>,
     standing: Standing,
@@ -188,6 +192,7 @@ impl Member {
             send_at: Moment::BOOT,
             pause: FIRST_PAUSE,
             first: true,
+            changed: false,
             end_by: None,
             last_renew_time: None,
             standing: Standing::Joining,
@@ -206,10 +211,12 @@ impl Member {
         }
         match input {
             OwnInput::Tick => {}
-            OwnInput::Changed if matches!(self.standing, Standing::Member { .. }) => {
-                self.send_at = self.send_at.min(now.boot);
+            OwnInput::Changed => {
+                self.changed = true;
+                if matches!(self.standing, Standing::Member { .. }) {
+                    self.send_at = self.send_at.min(now.boot);
+                }
             }
-            OwnInput::Changed => {}
             OwnInput::Leave { end_by } => {
                 self.end_by.get_or_insert(end_by);
                 self.send_at = now.boot;
@@ -264,8 +271,9 @@ impl Member {
                     // The first one sooner, each pod by another part.
                     let first = std::mem::take(&mut self.first);
                     let next = if first { interval.mul_f64((1.0 + self.config.spread) / 2.0) } else { interval };
-                    // Who leaves deletes it now, and has not the time to wait for the next one.
-                    if self.end_by.is_none() {
+                    // Who leaves deletes it now, and has not the time to wait for the next one; and what changed since
+                    // this one was sent is not in it.
+                    if self.end_by.is_none() && !self.changed {
                         self.send_at = sent_at + next;
                     }
                 }
@@ -286,6 +294,10 @@ impl Member {
 
     /// After a failure: each time later, up to the renew interval.
     fn try_again(&mut self, now: Moment, asked: Duration) {
+        if self.end_by.is_some() {
+            self.send_at = now + PAUSE_AT_THE_END;
+            return;
+        }
         self.send_at = now + self.pause.max(asked.min(self.config.renew_interval));
         self.pause = (self.pause * 2).min(self.config.renew_interval);
     }
@@ -395,6 +407,7 @@ impl Member {
 
     fn send(&mut self, now: Moment, base: Option<Base>, spec: Option<Spec>) -> OwnOutput {
         self.asked = Some(Asked::Write { sent_at: now });
+        self.changed = false;
         OwnOutput::Write(OwnWrite { base, spec, timeout: ATTEMPT_TIMEOUT.min(self.config.renew_interval) })
     }
 
@@ -735,6 +748,17 @@ mod tests {
         assert!(bench.writes().is_some());
         bench.settle();
         assert_eq!(bench.wake_at(), second(1013));
+        // Also what changes while a write is under way, which does not say it.
+        bench.run_to(second(1012));
+        bench.at = second(1013);
+        bench.handle(OwnInput::Tick);
+        let write = bench.writes().expect("it renews");
+        bench.handle(OwnInput::Changed);
+        let answer = bench.commit(&write);
+        bench.handle(answer);
+        assert!(bench.writes().is_some());
+        bench.settle();
+        assert_eq!(bench.wake_at(), second(1023));
     }
 
     #[test]
