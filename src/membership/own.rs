@@ -17,6 +17,8 @@ use crate::time::{Moment, Now};
 /// Of one attempt.
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(5);
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
+/// What changes again and again is written once in so long.
+const SOON: Duration = Duration::from_secs(1);
 /// There is not much time then.
 const PAUSE_AT_THE_END: Duration = Duration::from_millis(100);
 
@@ -213,8 +215,8 @@ impl Member {
             OwnInput::Tick => {}
             OwnInput::Changed => {
                 self.changed = true;
-                if matches!(self.standing, Standing::Member { .. }) {
-                    self.send_at = self.send_at.min(now.boot);
+                if let Standing::Member { renewed_at } = self.standing {
+                    self.send_at = self.send_at.min((renewed_at + SOON).max(now.boot));
                 }
             }
             OwnInput::Leave { end_by } => {
@@ -273,8 +275,8 @@ impl Member {
                     let next = if first { interval.mul_f64((1.0 + self.config.spread) / 2.0) } else { interval };
                     // Who leaves deletes it now, and has not the time to wait for the next one; and what changed since
                     // this one was sent is not in it.
-                    if self.end_by.is_none() && !self.changed {
-                        self.send_at = sent_at + next;
+                    if self.end_by.is_none() {
+                        self.send_at = sent_at + if self.changed { SOON.min(next) } else { next };
                     }
                 }
             }
@@ -756,9 +758,17 @@ mod tests {
         bench.handle(OwnInput::Changed);
         let answer = bench.commit(&write);
         bench.handle(answer);
-        assert!(bench.writes().is_some());
-        bench.settle();
-        assert_eq!(bench.wake_at(), second(1023));
+        assert_eq!(bench.wake_at(), second(1014));
+        bench.run_to(second(1014));
+        assert_eq!(bench.wake_at(), second(1024));
+        // An app that comes and goes is no reason to write all the time.
+        let version = bench.version;
+        for tenth in 0..50 {
+            bench.at = second(1015) + Duration::from_millis(100) * tenth;
+            bench.handle(OwnInput::Changed);
+            bench.settle();
+        }
+        assert_eq!(bench.version - version, 5);
     }
 
     #[test]
