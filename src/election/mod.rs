@@ -818,6 +818,15 @@ impl Election {
             self.done = true;
             return None;
         }
+        if let Role::Leaving(leaving) = &self.role
+            && self.shutdown.is_some()
+            && now.boot >= leaving.stop_by
+            && !self.broken.is(BrokenRule::EndWhenReleased)
+        {
+            // Others may take without a release by now, and the process should end, whatever is still under way.
+            self.done = true;
+            return None;
+        }
         if self.in_flight.is_some() {
             return None;
         }
@@ -825,15 +834,6 @@ impl Election {
             && let Some(read) = self.read_due(now.boot)
         {
             return Some(read);
-        }
-        if let Role::Leaving(leaving) = &self.role
-            && self.shutdown.is_some()
-            && now.boot >= leaving.stop_by
-            && !self.broken.is(BrokenRule::EndWhenReleased)
-        {
-            // Others may take without a release by now, and the process should end.
-            self.done = true;
-            return None;
         }
         if self.read_at.is_some() && !self.may_not_lead() {
             // One consistent read decides what a conflict meant; writing again would only conflict again.

@@ -646,6 +646,21 @@ fn a_process_ends_in_time_released_or_not() {
 }
 
 #[test]
+fn a_process_that_ends_does_not_wait_for_a_release_that_nobody_waits_for() {
+    let mut bench = Bench::new();
+    bench.leads();
+    let stop_by = bench.at + bench.election.config().hold_time();
+    bench.shuts_down();
+    let version = bench.election.status().version;
+    let outputs = bench.handle(withdrawn(version, bench.at));
+    assert_eq!(written(&outputs).map(|write| write.kind), Some(Kind::Release));
+    assert!(wake_at(&outputs) <= stop_by);
+    // No answer, and by now others may take.
+    bench.at = stop_by;
+    assert!(bench.handle(Input::Tick).contains(&Output::Done));
+}
+
+#[test]
 fn neither_a_proof_nor_an_acknowledgement_ends_the_work_of_who_enforces_the_terms_end() {
     for proved in [true, false] {
         let mut bench = Bench::new();
