@@ -12,9 +12,9 @@ use support::sidecar::Sidecar;
 use support::stage::SOON;
 
 /// Each is a new connection, with its handshake, watch and lists.
-const RECONNECTIONS: usize = 30;
+const RECONNECTIONS: usize = 20;
 /// Of the Lease, each an event of the watch.
-const EDITS: usize = 1000;
+const EDITS: usize = 400;
 /// Pages of the allocator, which are few whatever it holds.
 const SLACK_KB: u64 = 256;
 
