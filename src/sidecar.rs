@@ -766,6 +766,11 @@ fn random_u64() -> u64 {
     }
 }
 
+/// In 0..1: what keeps many pods from doing the same at one time.
+fn random_share() -> f64 {
+    (random_u64() >> 11) as f64 / (1_u64 << 53) as f64
+}
+
 pub fn random_hex() -> String {
     format!("{:010x}", random_u64() >> 24)
 }

@@ -62,16 +62,15 @@ impl Card {
 
 /// The Lease goes with the pod of today, and with none of yesterday.
 fn set_owner(metadata: &mut Map<String, Value>, owner: Option<&Pod>) {
-    let mut owners = metadata.remove("ownerReferences").and_then(|owners| match owners {
-        Value::Array(owners) => Some(owners),
-        _ => None,
-    });
-    let owners_of_others = owners.get_or_insert_default();
-    owners_of_others.retain(|owner| owner["kind"] != "Pod");
+    let mut owners = match metadata.remove("ownerReferences") {
+        Some(Value::Array(owners)) => owners,
+        _ => Vec::new(),
+    };
+    owners.retain(|owner| !lease::is_pod(owner));
     if let Some(Pod { name, uid: Some(uid), .. }) = owner {
-        owners_of_others.push(json!({"apiVersion": "v1", "kind": "Pod", "name": name, "uid": uid}));
+        owners.push(json!({"apiVersion": "v1", "kind": "Pod", "name": name, "uid": uid}));
     }
-    if let Some(owners) = owners.filter(|owners| !owners.is_empty()) {
+    if !owners.is_empty() {
         metadata.insert("ownerReferences".into(), owners.into());
     }
 }

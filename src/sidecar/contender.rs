@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
-use super::random_u64;
+use super::{random_share, random_u64};
 use crate::app::lock::Enforcement;
 use crate::complaint::{Ask, Complaints};
 use crate::election::{Config, Election, Input, Reason, Status, pod_of};
@@ -103,7 +103,7 @@ pub(super) fn spawn_watch(
     tell: &mpsc::Sender<(usize, Watched)>,
 ) -> JoinHandle<()> {
     let (api, tell, pause) = (Arc::clone(api), tell.clone(), config.renew_interval);
-    let spread = random_u64() as f64 / u64::MAX as f64;
+    let spread = random_share();
     tokio::spawn(async move { kubernetes::watch(&api, pause, spread, lease, tell).await })
 }
 

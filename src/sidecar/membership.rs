@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
-use super::{EVENTS, RunError, random_u64};
+use super::{EVENTS, RunError, random_share};
 use crate::alarm::Alarm;
 use crate::complaint::{Ask, Complaints, News};
 use crate::election::{Outcome, Record};
@@ -115,7 +115,7 @@ impl Membership {
             identity: place.identity.clone(),
             duration: settings.lease_duration,
             renew_interval: settings.renew_interval,
-            spread: spread(),
+            spread: random_share(),
         };
         let namespace = &place.pod.namespace;
         let selector = format!("{MEMBER_OF}={}", settings.group);
@@ -218,7 +218,7 @@ struct Keeper {
 impl Keeper {
     async fn keep(mut self, told_in: mpsc::Sender<Told>) {
         let leases = self.leases.clone();
-        let watching = tokio::spawn(async move { leases.watch(PAUSE, spread(), told_in).await });
+        let watching = tokio::spawn(async move { leases.watch(PAUSE, random_share(), told_in).await });
         self.handle(OwnInput::Tick);
         while !self.ended {
             let now = SystemClock.boot();
@@ -468,8 +468,4 @@ fn keep(_key: &str) -> bool {
 /// A static pod is told the digest of its file, which is no object's uid: whatever names it as its owner is collected.
 fn is_from_the_api(uid: &str) -> bool {
     uid.contains('-')
-}
-
-fn spread() -> f64 {
-    (random_u64() >> 11) as f64 / (1_u64 << 53) as f64
 }
