@@ -341,7 +341,8 @@ fn on_a_terminal_the_table_is_redrawn_and_the_screen_is_given_back() {
     let namespace = shared().namespace("terminal");
     create(shared(), &namespace, "it", json!({}), held("a", 60));
     let _renewer = Renewer::of(&namespace, &["it"]);
-    let watch = format!("{} leases -n {namespace} --watch", binary().display());
+    // In the shell's place: a shell that waits for it would die of Ctrl-C itself.
+    let watch = format!("exec {} leases -n {namespace} --watch", binary().display());
     let mut command = Command::new("script");
     command.args(["-qec", &watch, "/dev/null"]).env("KUBECONFIG", shared().kubeconfig()).env_remove("NO_COLOR");
     command.stdin(Stdio::piped()).stdout(Stdio::piped());
