@@ -68,8 +68,8 @@ model-rules: ## The shortest path on which the model checker finds each broken r
 	RULE=$(RULE) $(model) rules
 
 .PHONY: mutants
-mutants: $(cargo_mutants) ## Small changes to the election's source, one at a time: which does no test notice? FILE=seen.rs for one file (hours)
-	$(call stage,mutations of src/election,LEASEHOLD_SIM_N=2000 $(cargo_mutants) mutants -f 'src/election/$(or $(FILE),*.rs)' -e src/election/broken.rs --no-default-features --profile mutants -C=--lib -C=--test=simulation --timeout 120 -o $(or $(CARGO_TARGET_DIR),target) -- -- election every_invariant)
+mutants: $(cargo_mutants) ## Small changes to the election and the membership, one at a time: which does no test notice? FILE=election/seen.rs for one file (hours)
+	$(call stage,mutations of the pure rooms,LEASEHOLD_SIM_N=$(or $(N),2000) $(cargo_mutants) mutants $(if $(FILE),-f 'src/$(FILE)',-f 'src/election/*.rs' -f 'src/membership/*.rs') -e src/election/broken.rs -e src/membership/name.rs --no-default-features --profile mutants -C=--lib -C=--test=simulation --timeout 120 -o $(or $(CARGO_TARGET_DIR),target) -- -- election membership every_invariant)
 
 .PHONY: fuzz
 fuzz: $(cargo_fuzz) ## Fuzzes all that parses bytes from outside, a minute a target: SECONDS_EACH=600, TARGET=name for one
@@ -89,7 +89,7 @@ soak: tools ## A hundred sidecars for an hour, faults on: memory, descriptors an
 bench: tools ## How long a hand-off takes on a real API server, and what a pod weighs: N=200 for more rounds
 	$(call stage,build the release,cargo build --locked --release --bin leasehold)
 	$(call stage,measure,$(if $(wildcard /dev/shm),TMPDIR=/dev/shm) LEASEHOLD_BENCH_N=$(N) LEASEHOLD_BINARY=$(or $(CARGO_TARGET_DIR),$(CURDIR)/target)/release/leasehold cargo bench --locked --profile dev --bench hand_off)
-	$(call stage,a thousand members,LEASEHOLD_BINARY=$(or $(CARGO_TARGET_DIR),$(CURDIR)/target)/release/leasehold cargo test --locked --test members thousand -- --ignored --nocapture)
+	$(call stage,a hundred members$(comma) and a thousand,LEASEHOLD_BINARY=$(or $(CARGO_TARGET_DIR),$(CURDIR)/target)/release/leasehold cargo test --locked --test members -- --ignored --nocapture --test-threads=1)
 
 .PHONY: compare
 compare: tools ## The same faults on leasehold and on client-go's elector: ROUNDS=5 TIMES=short FAULT=silent

@@ -3,6 +3,7 @@
 mod support;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::thread;
@@ -13,6 +14,7 @@ use serde_json::{Value, json};
 
 use support::clock::{self, wait_for, wait_until};
 use support::control_plane::{SIDECAR, shared};
+use support::front::{Front, Request};
 use support::sidecar::{Builder, Sidecar};
 use support::stage::SOON;
 
@@ -22,7 +24,11 @@ const UID: &str = "11111111-2222-3333-4444-555555555555";
 
 /// A pod that is a member and contends for nothing; its Lease lasts so many seconds, and is renewed each of them.
 fn member(namespace: &str, pod: &str, lasts: u64) -> Builder {
-    Sidecar::of("", namespace, &shared().kubeconfig(), pod)
+    member_by(&shared().kubeconfig(), namespace, pod, lasts)
+}
+
+fn member_by(kubeconfig: &Path, namespace: &str, pod: &str, lasts: u64) -> Builder {
+    Sidecar::of("", namespace, kubeconfig, pod)
         .without("--lease")
         .flag("--member-of", GROUP)
         .flag("--member-lease-duration", &format!("{lasts}s"))
@@ -348,6 +354,20 @@ fn readers_of_fifty_members_agree_within_a_second() {
 }
 
 #[test]
+fn a_watch_that_falls_silent_is_found_out_and_begun_anew() {
+    let namespace = shared().namespace("members");
+    let front = Front::open(shared());
+    let reader = member_by(&front.kubeconfig(), &namespace, "web-0", 4).start();
+    let _peer = member(&namespace, "web-1", 4).start();
+    wait_states(&reader, &[("web-0", "alive"), ("web-1", "alive")], SOON);
+    front.hush_watches();
+    // Nothing tells the reader of it but what it reads itself, once those that it knows seem silent.
+    let _late = member(&namespace, "web-2", 4).start();
+    wait_states(&reader, &[("web-0", "alive"), ("web-1", "alive"), ("web-2", "alive")], SOON);
+    assert_eq!(front.count(Request::is_watch), 2, "one, and one anew");
+}
+
+#[test]
 fn a_change_is_waited_for_and_pushed() {
     let namespace = shared().namespace("members");
     let sidecar = member(&namespace, "web-0", 8).start();
@@ -443,6 +463,41 @@ fn a_thousand_members_join_at_once() {
         (joined - began).as_secs_f64(),
         seen.as_secs_f64(),
     );
+}
+
+/// A hundred sidecars: what they ask the API server for, all together.
+#[test]
+#[ignore = "a measurement: make bench"]
+fn a_hundred_members_cost_a_request_an_interval_each_and_their_watches() {
+    const MEMBERS: usize = 100;
+    const INTERVAL: u64 = 5;
+    const TIME: u64 = 60;
+    let namespace = shared().namespace("members");
+    let renews = format!("{INTERVAL}s");
+    let start =
+        |number| member(&namespace, &format!("web-{number}"), 40).flag("--member-renew-interval", &renews).start();
+    let sidecars: Vec<_> = (0..MEMBERS).map(start).collect();
+    for sidecar in &sidecars {
+        wait_until("all are seen to live", SOON * 2, || members(sidecar)["count"] == MEMBERS);
+    }
+    let requests = |verb: &str| -> f64 {
+        let of = |sidecar: &Sidecar| sidecar.metric("leasehold_api_requests_total", &[&format!("verb=\"{verb}\"")]);
+        sidecars.iter().map(of).sum()
+    };
+    let (began, updates) = (clock::now(), requests("update"));
+    thread::sleep(Duration::from_secs(TIME));
+    let (lasted, made) = ((clock::now() - began).as_secs_f64(), requests("update") - updates);
+    let expected = MEMBERS as f64 * lasted / INTERVAL as f64;
+    let others = ["create", "get", "list", "watch", "delete", "patch"].map(|verb| (verb, requests(verb)));
+    println!(
+        "{MEMBERS} members, an interval of {INTERVAL} s, {lasted:.1} s: {made} renewals ({expected:.0} expected); since the start {others:?}"
+    );
+    assert!(made <= expected + MEMBERS as f64 && made >= 0.9 * expected, "{made} renewals, {expected} expected");
+    let once = MEMBERS as f64;
+    assert_eq!(others.map(|(_, count)| count), [once, once, once, once, 0.0, 0.0]);
+    for sidecar in &sidecars {
+        assert_eq!(sidecar.warnings(), [""; 0]);
+    }
 }
 
 // --- The election ---

@@ -13,15 +13,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::mpsc;
-use tokio::task::JoinHandle;
 
 use super::{EX_USAGE, duration};
-use crate::alarm::Alarm;
 use crate::complaint::{Ask, Complaints};
 use crate::devapi::Labels;
-use crate::kubernetes::{ConfigError, Connection, Failure, Leases, Source, Told, reader_advice};
-use crate::membership::{API_SERVER, Catalogue, Known, MEMBER_OF, State};
+use crate::kubernetes::{ConfigError, Connection, Failure, Leases, News, Reader, Source, reader_advice};
+use crate::membership::{API_SERVER, MEMBER_OF, State};
 use crate::names::dns_label;
 use crate::time::{Clock, Moment, SystemClock};
 use view::{Form, View};
@@ -32,8 +29,6 @@ const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(5);
 const PAUSE: Duration = Duration::from_secs(1);
 /// Between two updates of what is shown.
 const TOGETHER: Duration = Duration::from_millis(100);
-/// Up to so many Leases in doubt are read one by one; for more there is a list.
-const FEW: usize = 5;
 
 const NOT_ALL_JUDGED: u8 = 1;
 const CANNOT_TELL: u8 = 2;
@@ -123,32 +118,35 @@ async fn leases(args: Args) -> Result<ExitCode, Error> {
     let selector = args.selector.unwrap_or_default();
     let kept = |key: &str| [API_SERVER, MEMBER_OF].contains(&key);
     let leases = Leases::new(connection, namespace.clone(), selector, kept, ATTEMPT_TIMEOUT);
-    let mut reader = Reader::new(leases, namespace.clone())?;
+    // Nobody else's watch began with this one.
+    let reader = Reader::new(leases, PAUSE, 0.0)?;
+    let mut observer =
+        Observer { reader, namespace: namespace.clone(), complaints: Complaints::default(), complaint: None };
     let view = View::new(args.output, namespace.is_none());
     if args.watch {
-        return keep_watching(reader, view).await;
+        return keep_watching(observer, view).await;
     }
 
     let began = SystemClock.boot();
-    reader.first_list().await?;
-    while SystemClock.boot().since(began) < args.observe_for && reader.knows_nothing_of() > 0 {
-        reader.wait(began + args.observe_for).await?;
+    observer.first_list().await?;
+    while SystemClock.boot().since(began) < args.observe_for && observer.knows_nothing_of() > 0 {
+        observer.wait(began + args.observe_for).await?;
     }
-    if let Some(complaint) = &reader.complaint {
+    if let Some(complaint) = &observer.complaint {
         eprintln!("leasehold: {complaint}");
     }
     let now = SystemClock.boot();
     if args.count {
-        return Ok(count(&reader, now));
+        return Ok(count(&observer, now));
     }
-    view.show(&reader.catalogue, now, now.since(began));
+    view.show(observer.reader.catalogue(), now, now.since(began));
     Ok(ExitCode::SUCCESS)
 }
 
-fn count(reader: &Reader, now: Moment) -> ExitCode {
-    let alive = reader.catalogue.iter().filter(|known| known.state(now).is_alive()).count();
+fn count(observer: &Observer, now: Moment) -> ExitCode {
+    let alive = observer.reader.catalogue().iter().filter(|known| known.state(now).is_alive()).count();
     view::print(&format!("{alive}\n"));
-    match reader.knows_nothing_of() {
+    match observer.knows_nothing_of() {
         0 => ExitCode::SUCCESS,
         unknown => {
             eprintln!(
@@ -160,18 +158,23 @@ fn count(reader: &Reader, now: Moment) -> ExitCode {
     }
 }
 
-async fn keep_watching(mut reader: Reader, mut view: View) -> Result<ExitCode, Error> {
+async fn keep_watching(mut observer: Observer, mut view: View) -> Result<ExitCode, Error> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
-    reader.first_list().await?;
+    observer.first_list().await?;
     loop {
-        if !view.update(&reader.catalogue, SystemClock.boot(), reader.complaint.as_deref()) {
+        let catalogue = observer.reader.catalogue();
+        if !view.update(catalogue, SystemClock.boot(), observer.complaint.as_deref()) {
             return Ok(ExitCode::SUCCESS);
         }
         let news = async {
+            observer.wait(view.next_update()).await?;
             // What changes together is shown together: thousands of Leases may be renewed each few seconds.
-            tokio::time::sleep(TOGETHER).await;
-            reader.wait(view.next_update()).await
+            let until = SystemClock.boot() + TOGETHER;
+            while SystemClock.boot() < until {
+                observer.wait(until).await?;
+            }
+            Ok::<(), Error>(())
         };
         tokio::select! {
             waited = news => waited?,
@@ -181,93 +184,52 @@ async fn keep_watching(mut reader: Reader, mut view: View) -> Result<ExitCode, E
     }
 }
 
-/// Many Leases, and the watch that brings their news.
-struct Reader {
-    leases: Leases,
+/// What is read, and what of it fails.
+struct Observer {
+    reader: Reader,
     namespace: Option<String>,
-    catalogue: Catalogue,
-    told: mpsc::Receiver<Told>,
-    watch: JoinHandle<()>,
-    alarm: Alarm,
-    /// Those in doubt are not read before.
-    read_after: Moment,
     complaints: Complaints,
     /// What fails now.
     complaint: Option<String>,
 }
 
-impl Reader {
-    fn new(leases: Leases, namespace: Option<String>) -> Result<Self, Error> {
-        let (watch, told) = start_watch(&leases);
-        Ok(Reader {
-            leases,
-            namespace,
-            catalogue: Catalogue::default(),
-            told,
-            watch,
-            alarm: Alarm::new()?,
-            read_after: Moment::BOOT,
-            complaints: Complaints::default(),
-            complaint: None,
-        })
-    }
-
+impl Observer {
     /// Waits until all are listed. What fails before that is not tried again: somebody waits for an answer.
     async fn first_list(&mut self) -> Result<(), Error> {
-        match self.told.recv().await {
-            Some(Told::Failed(failure)) => Err(self.fault(&failure)),
-            Some(told) => self.take(told),
-            None => Ok(()),
+        loop {
+            match self.reader.next(Moment::NEVER).await {
+                News::Listed => return Ok(()),
+                News::Failed(_, failure) => return Err(self.fault(&failure)),
+                News::Changed | News::Worked(_) => {}
+            }
         }
     }
 
     /// How many are held by a record that nothing more is known of.
     fn knows_nothing_of(&self) -> usize {
         let now = SystemClock.boot();
-        self.catalogue.iter().filter(|known| known.state(now) == State::Observing).count()
+        self.reader.catalogue().iter().filter(|known| known.state(now) == State::Observing).count()
     }
 
-    /// Waits until something changes, or `until` at most, and takes in all the news.
+    /// Waits until something changes, or `until` at most.
     async fn wait(&mut self, until: Moment) -> Result<(), Error> {
-        let now = SystemClock.boot();
-        let mut wake = until.min(self.catalogue.next_change(now).unwrap_or(Moment::NEVER));
-        if self.catalogue.in_doubt(now).next().is_some() {
-            wake = wake.min(self.read_after);
-        }
-        tokio::select! {
-            told = self.told.recv() => if let Some(told) = told { self.take(told)? },
-            () = self.alarm.until(wake) => {}
-        }
-        while let Ok(told) = self.told.try_recv() {
-            self.take(told)?;
-        }
-        self.settle_doubts().await
-    }
-
-    fn take(&mut self, told: Told) -> Result<(), Error> {
-        let now = SystemClock.boot();
-        match told {
-            Told::Listed { entries, sent_at, .. } => self.catalogue.listed(now, sent_at, entries),
-            Told::Changed(entry) => drop(self.catalogue.changed(now, *entry)),
-            Told::Deleted { namespace, name, version, .. } => drop(self.catalogue.deleted(&namespace, &name, version)),
-            Told::Heard => {}
-            Told::Began => {
-                self.complaint = None;
-                self.complaints.worked(Ask::Watch);
+        match self.reader.next(until).await {
+            News::Listed | News::Changed => {}
+            News::Worked(ask) => {
+                self.complaints.worked(ask);
+                if ask == Ask::Watch {
+                    self.complaint = None;
+                }
             }
-            Told::Failed(failure) => self.failed(&failure, Ask::Watch)?,
-        }
-        Ok(())
-    }
-
-    /// A right that is missing does not come by itself. Anything else may pass, and is said once.
-    fn failed(&mut self, failure: &Failure, ask: Ask) -> Result<(), Error> {
-        if failure.is_no_such_question() {
-            return Err(self.fault(failure));
-        }
-        let text = self.fault(failure).to_string();
-        if self.complaints.failed(ask, &text, SystemClock.boot()).is_some() {
-            self.complaint = Some(text);
+            // A right that is missing does not come by itself.
+            News::Failed(_, failure) if failure.is_no_such_question() => return Err(self.fault(&failure)),
+            // Anything else may pass, and is said once.
+            News::Failed(ask, failure) => {
+                let text = self.fault(&failure).to_string();
+                if self.complaints.failed(ask, &text, SystemClock.boot()).is_some() {
+                    self.complaint = Some(text);
+                }
+            }
         }
         Ok(())
     }
@@ -279,57 +241,4 @@ impl Reader {
         };
         Error::Read { place, advice: reader_advice(failure, self.namespace.as_deref()) }
     }
-
-    /// Reads those whose duration has passed in silence: they have expired, or the watch is what is silent.
-    async fn settle_doubts(&mut self) -> Result<(), Error> {
-        let sent_at = SystemClock.boot();
-        if sent_at < self.read_after {
-            return Ok(());
-        }
-        let key = |known: &Known| (known.entry.namespace.clone(), known.entry.name.clone());
-        let doubtful: Vec<_> = self.catalogue.in_doubt(sent_at).map(key).collect();
-        if doubtful.is_empty() {
-            return Ok(());
-        }
-        self.read_after = sent_at + PAUSE;
-        let mut watch_is_silent = false;
-        if doubtful.len() > FEW {
-            match self.leases.list().await {
-                Ok((entries, _)) => self.catalogue.listed(SystemClock.boot(), sent_at, entries),
-                Err(failure) => return self.failed(&failure, Ask::Read),
-            }
-        } else {
-            for (namespace, name) in doubtful {
-                let (entry, version) = match self.leases.read(&namespace, &name).await {
-                    Ok(read) => read,
-                    Err(failure) => return self.failed(&failure, Ask::Read),
-                };
-                let now = SystemClock.boot();
-                watch_is_silent |= match entry {
-                    Some(entry) => self.catalogue.read(now, sent_at, entry),
-                    None => self.catalogue.deleted(&namespace, &name, version),
-                };
-            }
-        }
-        self.complaints.worked(Ask::Read);
-        // A read that shows an older version is of another history: a list replaces all.
-        if watch_is_silent || self.catalogue.in_doubt(sent_at).next().is_some() {
-            self.watch.abort();
-            (self.watch, self.told) = start_watch(&self.leases);
-        }
-        Ok(())
-    }
-}
-
-impl Drop for Reader {
-    fn drop(&mut self) {
-        self.watch.abort();
-    }
-}
-
-fn start_watch(leases: &Leases) -> (JoinHandle<()>, mpsc::Receiver<Told>) {
-    let (tell, told) = mpsc::channel(256);
-    let leases = leases.clone();
-    // Nobody else's began with this one.
-    (tokio::spawn(async move { leases.watch(PAUSE, 0.0, tell).await }), told)
 }

@@ -14,10 +14,12 @@ use tokio::sync::mpsc;
 
 use super::follow::{self, Event, Later, Subject};
 use super::{Connection, Failure, lease, request};
-use crate::membership::{Entry, Owner};
+use crate::membership::{Entry, Look, Owner, Place};
 use crate::time::{Clock, Moment, SystemClock};
 
 const PAGE: usize = 100;
+/// Beyond so many in doubt one list costs less than a read of each.
+const READ_ONE_BY_ONE: usize = 5;
 /// More than the largest clusters have; a list that goes on is none.
 const MOST_PAGES: usize = 2000;
 
@@ -94,8 +96,21 @@ impl Leases {
         Err(Failure::NotUnderstood("list of Leases that ends"))
     }
 
-    /// One of them, read consistently, or its absence as of a version. It needs no other right than the list.
-    pub async fn read(&self, namespace: &str, name: &str) -> Result<(Option<Entry>, u64), Failure> {
+    /// Consistent reads of those of whom nothing else can tell what they are now.
+    pub async fn look(&self, doubted: &[Place]) -> Result<Look, Failure> {
+        if doubted.len() > READ_ONE_BY_ONE {
+            return Ok(Look::All(self.list().await?.0));
+        }
+        let mut each = Vec::with_capacity(doubted.len());
+        for place in doubted {
+            let (entry, version) = self.read(&place.namespace, &place.name).await?;
+            each.push((place.clone(), entry, version));
+        }
+        Ok(Look::Each(each))
+    }
+
+    /// One of them, or its absence as of a version. It needs no other right than the list.
+    async fn read(&self, namespace: &str, name: &str) -> Result<(Option<Entry>, u64), Failure> {
         let uri = format!("{}&fieldSelector=metadata.name%3D{}", self.uri_in(Some(namespace)), escaped(name));
         let mut entries = Vec::new();
         let page = self.page(uri, &mut entries).await?;

@@ -2,7 +2,7 @@
 //!
 //! [`Api`] is what the loop uses for one lease: it performs the election's [`Write`]s and reads, and [`watch`] feeds
 //! it with what the watch sees. An object is kept as it came, because a write replaces the whole of it. [`Leases`] are
-//! those that others write.
+//! those that others write, and a [`Reader`] knows what they are now.
 //!
 //! Beside it, and never in its way, the cluster is told who leads: by [`events`] and by a label on the pod.
 
@@ -15,6 +15,7 @@ mod leases;
 mod member;
 mod patience;
 pub mod pod_label;
+mod reader;
 mod watch;
 
 use std::sync::{Arc, Mutex};
@@ -38,6 +39,7 @@ pub use leases::{Leases, Told};
 #[doc(hidden)]
 pub use leases::{Many, Page, entry_of, page_of};
 pub use member::Card;
+pub use reader::{News, Reader};
 #[doc(hidden)]
 pub use watch::One;
 pub use watch::{Watched, watch};

@@ -25,9 +25,29 @@ impl Known {
         self.entry = entry;
     }
 
+    fn place(&self) -> Place {
+        Place { namespace: self.entry.namespace.clone(), name: self.entry.name.clone() }
+    }
+
     fn is_before(&self, namespace: &str, name: &str) -> Ordering {
         (self.entry.namespace.as_str(), self.entry.name.as_str()).cmp(&(namespace, name))
     }
+}
+
+/// Which Lease of many.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    pub namespace: String,
+    pub name: String,
+}
+
+/// What consistent reads show of Leases in doubt.
+#[derive(Debug)]
+pub enum Look {
+    /// All there are.
+    All(Vec<Entry>),
+    /// Each of these, or its absence as of a version.
+    Each(Vec<(Place, Option<Entry>, u64)>),
 }
 
 /// By namespace and name.
@@ -101,19 +121,43 @@ impl Catalogue {
         }
     }
 
-    /// A consistent read of one Lease, asked for at `sent_at`, shows this. True: it was not known, so the watch is
-    /// behind, or silent. Where the read shows none, that is a deletion as of its version.
-    pub fn read(&mut self, now: Moment, sent_at: Moment, entry: Entry) -> bool {
+    /// What reads show of those that were in doubt when they were sent. True: the watch is behind, or silent, or tells
+    /// another history, and a new one is needed.
+    pub fn looked(&mut self, now: Moment, sent_at: Moment, look: Look) -> bool {
+        let doubted: Vec<_> = self.doubted(sent_at).map(|known| (known.place(), known.entry.record.version)).collect();
+        match look {
+            Look::All(entries) => self.listed(now, sent_at, entries),
+            Look::Each(each) => {
+                for (place, entry, version) in each {
+                    match entry {
+                        Some(entry) => self.read(now, sent_at, entry),
+                        None => drop(self.deleted(&place.namespace, &place.name, version)),
+                    }
+                }
+            }
+        }
+        let stands = |(place, version): &(Place, u64)| {
+            let known = self.get(&place.namespace, &place.name);
+            known.is_some_and(|known| known.entry.record.version == *version && !known.sight.is_in_doubt(sent_at))
+        };
+        !doubted.iter().all(stands)
+    }
+
+    fn read(&mut self, now: Moment, sent_at: Moment, entry: Entry) {
         if let Ok(place) = self.place_of(&entry.namespace, &entry.name)
             && entry.record.version == self.known[place].entry.record.version
         {
             self.known[place].sight.confirm(sent_at);
         }
-        self.changed(now, entry)
+        self.changed(now, entry);
     }
 
     /// Those of whom only a consistent read can tell whether they have expired.
-    pub fn in_doubt(&self, now: Moment) -> impl Iterator<Item = &Known> {
+    pub fn in_doubt(&self, now: Moment) -> Vec<Place> {
+        self.doubted(now).map(Known::place).collect()
+    }
+
+    fn doubted(&self, now: Moment) -> impl Iterator<Item = &Known> {
         self.known.iter().filter(move |known| known.sight.is_in_doubt(now))
     }
 
@@ -153,7 +197,7 @@ mod tests {
         let state = |name| catalogue.get("shop", name).expect("it is known").state(second(150));
         // Of b the last 40 s are not over at 149, which is when the list was asked for; of c they are.
         assert_eq!((state("b"), state("c"), state("d")), (State::Late, State::Expired, State::Observing));
-        assert_eq!(catalogue.in_doubt(second(150)).count(), 1);
+        assert_eq!(catalogue.in_doubt(second(150)), [place("b")]);
     }
 
     #[test]
@@ -179,18 +223,63 @@ mod tests {
         assert_eq!(of(vec![entry("a", "x", 1, held("a", 1)), entry("a", "x", 1, held("a", 1))]).len(), 1);
     }
 
+    fn place(name: &str) -> Place {
+        Place { namespace: "shop".into(), name: name.into() }
+    }
+
+    /// As of version 9.
+    fn each<const N: usize>(shown: [(&str, Option<Entry>); N]) -> Look {
+        Look::Each(shown.map(|(name, entry)| (place(name), entry, 9)).into())
+    }
+
+    fn state(catalogue: &Catalogue, name: &str) -> State {
+        catalogue.get("shop", name).expect("it is known").state(second(141))
+    }
+
     #[test]
-    fn a_consistent_read_confirms_silence_or_brings_what_the_watch_did_not() {
-        let mut catalogue = of(vec![entry("shop", "a", 5, held("a", 1)), entry("shop", "b", 6, held("b", 1))]);
-        assert_eq!(catalogue.next_change(second(100)), Some(second(140)));
-        assert_eq!(catalogue.in_doubt(second(140)).count(), 2);
-        let now = second(141);
-        assert!(!catalogue.read(now, second(140), entry("shop", "a", 5, held("a", 1))));
-        assert!(catalogue.read(now, second(140), entry("shop", "b", 9, held("b", 2))));
-        let state = |catalogue: &Catalogue, name| catalogue.get("shop", name).expect("it is known").state(now);
-        assert_eq!((state(&catalogue, "a"), state(&catalogue, "b")), (State::Expired, State::Held));
-        // An answer that an event overtook confirms nothing.
-        assert!(!catalogue.read(now, second(140), entry("shop", "b", 8, held("b", 1))));
-        assert_eq!(state(&catalogue, "b"), State::Held);
+    fn a_consistent_read_confirms_silence() {
+        let entries = || vec![entry("shop", "a", 5, held("a", 1)), entry("shop", "b", 6, held("b", 1))];
+        let shown = || each([("a", Some(entries().remove(0))), ("b", Some(entries().remove(1)))]);
+        for look in [Look::All(entries()), shown()] {
+            let mut catalogue = of(entries());
+            assert_eq!(catalogue.next_change(second(100)), Some(second(140)));
+            assert!(catalogue.in_doubt(second(139)).is_empty());
+            assert_eq!(catalogue.in_doubt(second(140)), [place("a"), place("b")]);
+            assert!(!catalogue.looked(second(141), second(140), look), "the watch had nothing to say");
+            assert_eq!((state(&catalogue, "a"), state(&catalogue, "b")), (State::Expired, State::Expired));
+            assert!(catalogue.in_doubt(second(141)).is_empty());
+        }
+    }
+
+    #[test]
+    fn what_a_read_has_to_bring_shows_that_the_watch_is_silent() {
+        let a = || entry("shop", "a", 5, held("a", 1));
+        let renewed = || entry("shop", "a", 9, held("a", 2));
+        for look in [each([("a", Some(renewed()))]), Look::All(vec![renewed()])] {
+            let mut catalogue = of(vec![a()]);
+            assert!(catalogue.looked(second(141), second(140), look));
+            assert_eq!(state(&catalogue, "a"), State::Held);
+        }
+        for look in [each([("a", None)]), Look::All(vec![])] {
+            let mut catalogue = of(vec![a()]);
+            assert!(catalogue.looked(second(141), second(140), look));
+            assert!(catalogue.is_empty());
+        }
+    }
+
+    #[test]
+    fn an_answer_that_an_event_overtook_confirms_nothing() {
+        let mut catalogue = of(vec![entry("shop", "a", 5, held("a", 1))]);
+        assert!(catalogue.changed(second(141), entry("shop", "a", 9, held("a", 2))));
+        assert!(!catalogue.looked(second(141), second(140), each([("a", Some(entry("shop", "a", 5, held("a", 1))))])));
+        assert_eq!(state(&catalogue, "a"), State::Held);
+    }
+
+    #[test]
+    fn a_read_of_another_history_asks_for_a_new_list() {
+        let mut catalogue = of(vec![entry("shop", "a", 5, held("a", 1))]);
+        assert!(catalogue.looked(second(141), second(140), each([("a", Some(entry("shop", "a", 3, held("a", 1))))])));
+        assert_eq!(names(&catalogue), [("a", 5)]);
+        assert_eq!(state(&catalogue, "a"), State::Observing, "nothing is known of its silence");
     }
 }

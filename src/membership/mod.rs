@@ -12,7 +12,7 @@ pub mod roster;
 
 use jiff::Timestamp;
 
-pub use catalogue::{Catalogue, Known};
+pub use catalogue::{Catalogue, Known, Look, Place};
 pub use reading::{Sight, State};
 
 use crate::election::Record;

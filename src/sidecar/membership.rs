@@ -9,13 +9,12 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
 use super::{EVENTS, RunError, random_share};
-use crate::alarm::Alarm;
-use crate::complaint::{Ask, Complaints, News};
+use crate::complaint::{self, Ask, Complaints};
 use crate::election::{Outcome, Record};
-use crate::kubernetes::{Api, Card, Connection, Failure, Leases, Pod, Told, advice};
+use crate::kubernetes::{Api, Card, Connection, Failure, Leases, News, Pod, Reader, advice};
 use crate::membership::own::{Member, OwnConfig, OwnInput, OwnOutput, OwnWrite, Standing};
 use crate::membership::roster::{self, Rivals};
-use crate::membership::{Catalogue, Entry, MEMBER_OF, REVISION, STANDS_FOR};
+use crate::membership::{MEMBER_OF, REVISION, STANDS_FOR};
 use crate::names;
 use crate::report::file;
 use crate::report::members::{Members, MembersBoard};
@@ -24,10 +23,8 @@ use crate::time::{Clock, Moment, SystemClock};
 /// What came in meanwhile is told together.
 const TOLD_EVERY: Duration = Duration::from_millis(200);
 const LIST_TIMEOUT: Duration = Duration::from_secs(5);
-/// After a list or watch that failed.
+/// After a list, a watch or a read of those in doubt.
 const PAUSE: Duration = Duration::from_secs(2);
-/// Beyond so many in doubt one list costs less than a read of each.
-const READ_ONE_BY_ONE: usize = 5;
 
 /// As what this pod joins.
 #[derive(Clone, Debug)]
@@ -109,7 +106,6 @@ impl Membership {
     ) -> Result<Self, RunError> {
         let (wish, wishes) = watch::channel(Wish { stands: false, leave_by: None });
         let (rivals_in, rivals) = watch::channel(vec![Rivals::default(); place.leases.len()]);
-        let (told_in, told) = mpsc::channel(EVENTS);
         let (done_in, done) = mpsc::channel(EVENTS);
         let own = OwnConfig {
             identity: place.identity.clone(),
@@ -127,30 +123,25 @@ impl Membership {
             owner: Some(place.pod).filter(|pod| pod.uid.as_deref().is_some_and(is_from_the_api)),
             identity: place.identity,
             lease_names: place.leases,
-            leases,
-            catalogue: Catalogue::default(),
+            others: Reader::new(leases, PAUSE, random_share()).map_err(|error| RunError::Machine("timers", error))?,
             listed: false,
             board,
             report_dir: place.report_dir,
             rivals: rivals_in,
             observed: Box::new(observed),
-            alarm: Alarm::new().map_err(|error| RunError::Machine("timers", error))?,
             wishes,
-            told,
             done_in,
             done,
             standing: Standing::Joining,
             own_wakes_at: Moment::BOOT,
             told_at: Moment::BOOT,
             written_at: Moment::BOOT,
-            checking: false,
-            check_at: Moment::BOOT,
             complaints: Complaints::default(),
             file_complaints: Complaints::default(),
             message: String::new(),
             ended: false,
         };
-        let task = tokio::spawn(keeper.keep(told_in));
+        let task = tokio::spawn(keeper.keep());
         Ok(Membership { rivals, wish, task })
     }
 
@@ -170,17 +161,6 @@ impl Membership {
 enum Done {
     Read(Result<Option<Box<Record>>, Failure>),
     Wrote(Option<Outcome>, Option<Failure>),
-    /// A consistent read of one that was in doubt, asked for at that moment.
-    Checked {
-        name: String,
-        sent_at: Moment,
-        result: Box<Result<(Option<Entry>, u64), Failure>>,
-    },
-    /// The same of all.
-    CheckedAll {
-        sent_at: Moment,
-        result: Result<(Vec<Entry>, u64), Failure>,
-    },
 }
 
 struct Keeper {
@@ -190,25 +170,19 @@ struct Keeper {
     identity: String,
     lease_names: Vec<String>,
     api: Arc<Api>,
-    leases: Leases,
-    catalogue: Catalogue,
+    others: Reader,
     listed: bool,
     board: Arc<MembersBoard>,
     report_dir: Option<PathBuf>,
     rivals: watch::Sender<Vec<Rivals>>,
     observed: Box<dyn Fn() + Send>,
-    alarm: Alarm,
     wishes: watch::Receiver<Wish>,
-    told: mpsc::Receiver<Told>,
     done_in: mpsc::Sender<Done>,
     done: mpsc::Receiver<Done>,
     standing: Standing,
     own_wakes_at: Moment,
     told_at: Moment,
     written_at: Moment,
-    /// A consistent read of who is in doubt is under way; the next one not before then.
-    checking: bool,
-    check_at: Moment,
     complaints: Complaints,
     file_complaints: Complaints,
     message: String,
@@ -216,28 +190,19 @@ struct Keeper {
 }
 
 impl Keeper {
-    async fn keep(mut self, told_in: mpsc::Sender<Told>) {
-        let leases = self.leases.clone();
-        let watching = tokio::spawn(async move { leases.watch(PAUSE, random_share(), told_in).await });
+    async fn keep(mut self) {
         self.handle(OwnInput::Tick);
         while !self.ended {
-            let now = SystemClock.boot();
-            self.check(now);
-            let wake_at = self.tell(now).min(self.own_wakes_at).min(self.next_check(now));
+            let wake_at = self.tell(SystemClock.boot()).min(self.own_wakes_at);
             tokio::select! {
                 Some(done) = self.done.recv() => self.finished(done),
                 changed = self.wishes.changed() => self.wish(changed.is_ok()),
-                Some(told) = self.told.recv() => self.hear(told),
-                () = self.alarm.until(wake_at) => {}
-            }
-            while let Ok(told) = self.told.try_recv() {
-                self.hear(told);
+                news = self.others.next(wake_at) => self.hear(news),
             }
             if self.own_wakes_at <= SystemClock.boot() {
                 self.handle(OwnInput::Tick);
             }
         }
-        watching.abort();
         // Everybody that still asks is told that it left.
         self.publish(SystemClock.boot());
     }
@@ -325,22 +290,6 @@ impl Keeper {
                 self.note(Ask::Write, failure.as_ref());
                 self.handle(outcome.map_or(OwnInput::Deleted, OwnInput::Wrote));
             }
-            Done::Checked { name, sent_at, result } => {
-                self.checked(result.is_ok());
-                let now = SystemClock.boot();
-                match *result {
-                    Ok((Some(entry), _)) => drop(self.catalogue.read(now, sent_at, entry)),
-                    Ok((None, version)) => drop(self.catalogue.deleted(&self.api.namespace, &name, version)),
-                    Err(failure) => self.note(Ask::Watch, Some(&failure)),
-                }
-            }
-            Done::CheckedAll { sent_at, result } => {
-                self.checked(result.is_ok());
-                match result {
-                    Ok((entries, _)) => self.catalogue.listed(SystemClock.boot(), sent_at, entries),
-                    Err(failure) => self.note(Ask::Watch, Some(&failure)),
-                }
-            }
         }
     }
 
@@ -348,7 +297,7 @@ impl Keeper {
         // Somebody else wrote: what that means is found out by a read.
         let failure = failure.filter(|failure| !matches!(failure, Failure::Status { code: 409, .. }));
         let Some(failure) = failure else {
-            if self.complaints.worked(ask) == Some(News::AllWell) {
+            if self.complaints.worked(ask) == Some(complaint::News::AllWell) {
                 tracing::info!(group = self.settings.group, "membership works again");
                 self.message.clear();
             }
@@ -363,57 +312,18 @@ impl Keeper {
 
     // ---- The others ----
 
-    fn hear(&mut self, told: Told) {
-        let now = SystemClock.boot();
-        match told {
-            Told::Listed { entries, sent_at, .. } => {
-                self.catalogue.listed(now, sent_at, entries);
+    fn hear(&mut self, news: News) {
+        match news {
+            News::Listed => {
                 if !std::mem::replace(&mut self.listed, true) {
                     (self.observed)();
                     self.told_at = Moment::BOOT;
                 }
             }
-            Told::Changed(entry) => drop(self.catalogue.changed(now, *entry)),
-            Told::Deleted { namespace, name, version, .. } => drop(self.catalogue.deleted(&namespace, &name, version)),
-            Told::Heard => {}
-            Told::Began => self.note(Ask::Watch, None),
-            Told::Failed(failure) => self.note(Ask::Watch, Some(&failure)),
+            News::Changed => {}
+            News::Worked(ask) => self.note(ask, None),
+            News::Failed(ask, failure) => self.note(ask, Some(&failure)),
         }
-    }
-
-    /// Whoever is silent for its duration is read once before it is told dead: the watch may be what is silent.
-    fn check(&mut self, now: Moment) {
-        if self.checking || now < self.check_at {
-            return;
-        }
-        let doubted = |known: &&crate::membership::Known| known.entry.record.holder() != Some(self.identity.as_str());
-        let names: Vec<String> =
-            self.catalogue.in_doubt(now).filter(doubted).map(|known| known.entry.name.clone()).collect();
-        let (leases, sent_at) = (self.leases.clone(), now);
-        match names.as_slice() {
-            [] => return,
-            [name, ..] if names.len() <= READ_ONE_BY_ONE => {
-                let (name, namespace) = (name.clone(), self.api.namespace.clone());
-                self.ask(async move {
-                    let result = Box::new(leases.read(&namespace, &name).await);
-                    Done::Checked { name, sent_at, result }
-                });
-            }
-            _ => self.ask(async move { Done::CheckedAll { sent_at, result: leases.list().await } }),
-        }
-        self.checking = true;
-    }
-
-    fn checked(&mut self, worked: bool) {
-        self.checking = false;
-        if !worked {
-            self.check_at = SystemClock.boot() + PAUSE;
-        }
-    }
-
-    fn next_check(&self, now: Moment) -> Moment {
-        let next = self.catalogue.next_change(now).unwrap_or(Moment::NEVER);
-        if self.checking || self.check_at <= now { next } else { next.min(self.check_at) }
     }
 
     // ---- What is told ----
@@ -435,8 +345,8 @@ impl Keeper {
 
     fn publish(&mut self, now: Moment) -> bool {
         let own = self.standing.renewed_at().map(|renewed| (self.identity.as_str(), renewed));
-        let members = roster::members(&self.catalogue, now, own);
-        let of = |lease: &String| roster::rivals(&self.catalogue, now, lease, &self.identity);
+        let members = roster::members(self.others.catalogue(), now, own);
+        let of = |lease: &String| roster::rivals(self.others.catalogue(), now, lease, &self.identity);
         let rivals: Vec<Rivals> = self.lease_names.iter().map(of).collect();
         self.rivals.send_if_modified(|known| {
             let news = self.listed && *known != rivals;

@@ -37,6 +37,7 @@ mod doctor;
 mod injection;
 mod leases;
 mod life;
+mod members;
 mod memory;
 mod nodes;
 mod processes;

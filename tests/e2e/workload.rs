@@ -31,6 +31,8 @@ pub struct Workload {
     pub env: Vec<(&'static str, &'static str)>,
     /// A merge patch of the pod.
     pub pod: Value,
+    /// Its pods are members of a group of the same name.
+    pub members: bool,
     /// Without the Role, nobody may touch the Lease.
     pub role: bool,
     /// Where its pods may run, one on each: anywhere but on workers where it is empty.
@@ -48,6 +50,7 @@ impl Workload {
             sidecar: vec![],
             env: vec![],
             pod: json!({}),
+            members: false,
             role: true,
             nodes: vec![],
         }
@@ -146,9 +149,17 @@ impl Workload {
             "verbs": ["get", "list", "watch", "create", "update"],
         });
         let mut items = vec![json!({"kind": "ServiceAccount", "apiVersion": "v1", "metadata": {"name": name}})];
+        let mut rules = vec![rule];
+        if self.members {
+            rules.push(json!({
+                "apiGroups": ["coordination.k8s.io"],
+                "resources": ["leases"],
+                "verbs": ["get", "list", "watch", "create", "update", "delete"],
+            }));
+        }
         if self.role {
             items.push(json!({
-                "apiVersion": format!("{rbac}/v1"), "kind": "Role", "metadata": {"name": role}, "rules": [rule],
+                "apiVersion": format!("{rbac}/v1"), "kind": "Role", "metadata": {"name": role}, "rules": rules,
             }));
             items.push(json!({
                 "apiVersion": format!("{rbac}/v1"),
@@ -203,13 +214,20 @@ impl Workload {
             Alive::Lock => arguments.push("--app-alive=lock".into()),
             Alive::Session => arguments.push("--app-alive=session".into()),
         }
+        let mut env = about_the_pod();
+        if self.members {
+            arguments.push(format!("--member-of={}", self.name));
+            let hash = json!({"fieldRef": {"fieldPath": "metadata.labels['pod-template-hash']"}});
+            let env = env.as_array_mut().expect("a list");
+            env.push(json!({"name": "POD_TEMPLATE_HASH", "valueFrom": hash}));
+        }
         arguments.extend(self.sidecar.iter().map(|argument| argument.to_string()));
         json!({
             "name": "leasehold",
             "image": "localhost/leasehold:e2e",
             "restartPolicy": "Always",
             "args": arguments,
-            "env": about_the_pod(),
+            "env": env,
             "startupProbe": {"httpGet": {"path": "/livez", "port": 4041}, "periodSeconds": 1},
             "readinessProbe": {"httpGet": {"path": "/readyz", "port": 4041}},
             "resources": {"requests": {"cpu": "10m", "memory": "16Mi"}, "limits": {"memory": "32Mi"}},
