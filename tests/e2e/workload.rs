@@ -99,7 +99,7 @@ impl Workload {
             "spec": {
                 "replicas": self.replicas,
                 "selector": {"matchLabels": {"app": self.name}},
-                "template": self.template(stage),
+                "template": self.template(stage, "pod-template-hash"),
             },
         }));
         list(items)
@@ -117,7 +117,7 @@ impl Workload {
                 "serviceName": self.name,
                 "podManagementPolicy": "Parallel",
                 "selector": {"matchLabels": {"app": self.name}},
-                "template": self.template(stage),
+                "template": self.template(stage, "controller-revision-hash"),
             },
         }));
         list(items)
@@ -126,7 +126,7 @@ impl Workload {
     /// What runs once, to its end.
     pub fn job(&self, stage: &Stage) -> String {
         let mut items = self.rbac();
-        let mut template = self.template(stage);
+        let mut template = self.template(stage, "");
         template["spec"]["restartPolicy"] = "Never".into();
         items.push(json!({
             "apiVersion": "batch/v1",
@@ -172,19 +172,20 @@ impl Workload {
         items
     }
 
-    fn template(&self, stage: &Stage) -> Value {
-        let mut pod = self.pod_spec(stage);
+    /// Its revision is in the label of that name.
+    fn template(&self, stage: &Stage, revision: &str) -> Value {
+        let mut pod = self.pod_spec(stage, revision);
         merge(&mut pod, &self.pod);
         json!({"metadata": {"labels": {"app": self.name}}, "spec": pod})
     }
 
-    fn pod_spec(&self, stage: &Stage) -> Value {
+    fn pod_spec(&self, stage: &Stage, revision: &str) -> Value {
         json!({
             "affinity": self.affinity(),
             "tolerations": [{"key": "leasehold.dev/worker", "operator": "Exists"}],
             "serviceAccountName": self.name,
             "terminationGracePeriodSeconds": 30,
-            "initContainers": [self.sidecar()],
+            "initContainers": [self.sidecar(revision)],
             "containers": [self.recorder()],
             "volumes": [
                 {"name": "leasehold", "emptyDir": {"medium": "Memory", "sizeLimit": "1Mi"}},
@@ -207,7 +208,7 @@ impl Workload {
         affinity
     }
 
-    fn sidecar(&self) -> Value {
+    fn sidecar(&self, revision: &str) -> Value {
         let mut arguments = vec!["run".to_owned(), format!("--lease={}", self.name)];
         match self.alive {
             Alive::Nothing => {}
@@ -217,7 +218,7 @@ impl Workload {
         let mut env = about_the_pod();
         if self.members {
             arguments.push(format!("--member-of={}", self.name));
-            let hash = json!({"fieldRef": {"fieldPath": "metadata.labels['pod-template-hash']"}});
+            let hash = json!({"fieldRef": {"fieldPath": format!("metadata.labels['{revision}']")}});
             let env = env.as_array_mut().expect("a list");
             env.push(json!({"name": "POD_TEMPLATE_HASH", "valueFrom": hash}));
         }
