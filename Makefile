@@ -21,8 +21,9 @@ static_binary := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)/$(target)/release/le
 image_arch := $(subst aarch64,arm64,$(subst x86_64,amd64,$(firstword $(subst -, ,$(target)))))
 # A comma between the arguments of a call would separate them.
 comma := ,
-# Static; relocations packed; and no path of the machine that it is built on.
-static_flags = -C target-feature=+crt-static -C link-arg=-Wl$(comma)-z$(comma)pack-relative-relocs \
+# Static; relocations packed; without the index of stack frames, for there are no symbols to name them by; and no path of
+# the machine that it is built on.
+static_flags = -C target-feature=+crt-static -C link-arg=-Wl$(comma)-z$(comma)pack-relative-relocs -C link-arg=-Wl$(comma)--no-eh-frame-hdr \
 	--remap-path-prefix=$(or $(CARGO_HOME),$(HOME)/.cargo)=/cargo --remap-path-prefix=$(CURDIR)=/leasehold
 
 # Runs a command, and says what it is and how long it took.

@@ -191,6 +191,7 @@ mod tests {
         let at = |name: &str, version, renewal| entry("shop", name, version, held("a", renewal));
         let mut catalogue = of(vec![at("c", 7, 1), at("a", 5, 1), at("b", 6, 1)]);
         assert_eq!(names(&catalogue), [("a", 5), ("b", 6), ("c", 7)]);
+        assert!(catalogue.len() == 3 && !catalogue.is_empty());
         assert!(catalogue.changed(second(110), at("b", 8, 2)));
         catalogue.listed(second(150), second(149), vec![at("d", 9, 1), at("b", 8, 2), at("c", 7, 1)]);
         assert_eq!(names(&catalogue), [("b", 8), ("c", 7), ("d", 9)]);

@@ -161,5 +161,7 @@ mod tests {
         assert_eq!(kind("kube-system", "team"), Kind::Component);
         assert_eq!(kind("shop", "team"), Kind::Workload);
         assert_eq!(kind("shop", MEMBER_OF), Kind::Member);
+        let kinds = [Kind::Node, Kind::ApiServer, Kind::Component, Kind::Workload, Kind::Member];
+        assert_eq!(kinds.map(Kind::as_str), ["node", "API server", "component", "workload", "member"]);
     }
 }

@@ -603,13 +603,14 @@ mod tests {
 
     #[test]
     fn pods_that_start_together_do_not_renew_together() {
-        for (spread, first) in [(0.0, 1005), (1.0, 1010)] {
+        for (spread, first) in [(0.0, 5_000), (0.5, 7_500), (1.0, 10_000)] {
             let mut bench = Bench::new(&[], None);
             bench.member.config.spread = spread;
             bench.settle();
-            assert_eq!(bench.wake_at(), second(first));
-            bench.run_to(second(first));
-            assert_eq!(bench.wake_at(), second(first + 10));
+            let first = second(1000) + Duration::from_millis(first);
+            assert_eq!(bench.wake_at(), first);
+            bench.run_to(first);
+            assert_eq!(bench.wake_at(), first + Duration::from_secs(10));
         }
     }
 
@@ -634,6 +635,96 @@ mod tests {
             bench.run_to(second(1000));
             assert_eq!(bench.holder(), ME);
         }
+    }
+
+    #[test]
+    fn another_one_that_comes_has_its_own_time() {
+        let mut other = held("web-0_old", 7);
+        other.spec.duration_seconds = Some(60);
+        let mut bench = Bench::new(&[], Some(other));
+        bench.run_to(second(1029));
+        bench.edit(|spec| {
+            spec.holder = Some("web-0_next".into());
+            spec.duration_seconds = Some(10);
+        });
+        // It is seen at 1030, and given this pod's own duration.
+        bench.run_to(second(1069));
+        assert_eq!((bench.holder(), &bench.member.standing), ("web-0_next", &Standing::Joining));
+        bench.run_to(second(1070));
+        assert_eq!(bench.holder(), ME);
+    }
+
+    #[test]
+    fn the_longest_duration_under_one_holder_counts() {
+        for (renews, free) in [(false, 1060), (true, 1090)] {
+            let mut other = held("web-0_old", 7);
+            other.spec.duration_seconds = Some(60);
+            let mut bench = Bench::new(&[], Some(other));
+            bench.run_to(second(1029));
+            bench.edit(|spec| {
+                spec.duration_seconds = Some(10);
+                if renews {
+                    spec.renew_time = Timestamp::from_second(8).ok();
+                }
+            });
+            bench.run_to(second(free - 1));
+            assert_eq!(bench.holder(), "web-0_old");
+            let contested = matches!(bench.member.standing, Standing::Contested { .. });
+            assert_eq!(contested, renews, "also while nothing changes");
+            bench.run_to(second(free));
+            assert_eq!(bench.holder(), ME);
+        }
+    }
+
+    #[test]
+    fn each_renew_time_differs_from_the_one_that_it_replaces() {
+        let wall = 1_700_000_000;
+        let mut bench = Bench::new(&["web-0_old"], Some(held("web-0_old", wall)));
+        bench.settle();
+        let time = bench.lease.as_ref().and_then(|lease| lease.spec.renew_time).expect("it was taken");
+        assert_eq!(time.as_microsecond(), wall * 1_000_000 + 1);
+    }
+
+    #[test]
+    fn a_standing_is_published_when_it_changes() {
+        let published = |bench: &Bench| {
+            let words = bench.outputs.iter().filter_map(|output| match output {
+                OwnOutput::Publish(standing) => Some(standing.as_str()),
+                _ => None,
+            });
+            words.collect::<Vec<_>>()
+        };
+        let mut bench = Bench::new(&[], None);
+        assert_eq!(published(&bench), ["joining"]);
+        bench.handle(OwnInput::Read(Some(None)));
+        assert_eq!(published(&bench), [""; 0]);
+        let write = bench.writes().expect("it is made");
+        let answer = bench.commit(&write);
+        bench.handle(answer);
+        assert_eq!(published(&bench), ["member"]);
+        bench.handle(OwnInput::Tick);
+        assert_eq!(published(&bench), [""; 0]);
+    }
+
+    #[test]
+    fn standings_are_like_each_other_whenever_they_were_renewed() {
+        let member = |at| Standing::Member { renewed_at: second(at) };
+        let contested = |holder: &str| Standing::Contested { holder: holder.into() };
+        assert!(member(1).is_like(&member(2)) && contested("a").is_like(&contested("a")));
+        assert!(!contested("a").is_like(&contested("b")) && !Standing::Joining.is_like(&Standing::Left));
+        assert_eq!((member(1).renewed_at(), Standing::Left.renewed_at()), (Some(second(1)), None));
+        assert_eq!((contested("a").contested_by(), member(1).contested_by()), (Some("a"), None));
+        assert_eq!((contested("a").as_str(), Standing::Left.as_str()), ("contested", "left"));
+    }
+
+    #[test]
+    fn who_leaves_and_is_not_answered_asks_again_soon() {
+        let mut bench = Bench::new(&[], None);
+        bench.settle();
+        bench.handle(OwnInput::Leave { end_by: second(1020) });
+        assert!(bench.writes().is_some_and(|write| write.spec.is_none()));
+        bench.handle(OwnInput::Wrote(Outcome::Unknown));
+        assert_eq!(bench.wake_at(), bench.at + PAUSE_AT_THE_END);
     }
 
     #[test]
@@ -789,6 +880,7 @@ mod tests {
         };
         assert_eq!(faults(40_000, 10_000), 0);
         assert_eq!((faults(3_000, 1_500), faults(3_000, 1_501)), (0, 1));
+        assert_eq!(faults(86_400_000, 1_000), 0);
         assert_eq!((faults(2_000, 1_000), faults(3_500, 1_000), faults(86_401_000, 1_000)), (1, 1, 1));
         assert_eq!((faults(40_000, 999), faults(40_000, 1_000)), (1, 0));
     }

@@ -296,6 +296,15 @@ mod tests {
     }
 
     #[test]
+    fn each_state_has_its_word_and_two_of_them_are_alive() {
+        let states = [State::NeverHeld, State::Released, State::Observing, State::Held, State::Late, State::Expired];
+        let words = ["never held", "released", "observing", "held", "late", "expired"];
+        assert_eq!(states.map(|state| state.to_string()), words);
+        assert_eq!(states.map(State::is_alive), [false, false, false, true, true, false]);
+        assert_eq!(format!("{:>6}", State::Held), "  held");
+    }
+
+    #[test]
     fn it_says_when_to_look_again() {
         let mut reader = Reader::new(100, held("a", 1));
         assert_eq!(reader.sight.next_change(second(100)), Some(second(140)));

@@ -180,6 +180,12 @@ mod tests {
     }
 
     #[test]
+    fn each_life_has_its_word_and_two_of_them_are_alive() {
+        assert_eq!(Life::ALL.map(Life::as_str), ["unknown", "alive", "late", "dead"]);
+        assert_eq!(Life::ALL.map(Life::is_alive), [false, true, true, false]);
+    }
+
+    #[test]
     fn who_does_not_stand_is_no_rival() {
         let mut catalogue = of(&[("a", "1", 1, 2), ("b", "1", 2, 2)]);
         assert_eq!(rivals(&catalogue, second(111), "jobs", "a_x"), Rivals { count: 2, successor: Some("b".into()) });
