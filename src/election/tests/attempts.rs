@@ -432,3 +432,47 @@ fn a_restarted_sidecar_takes_over_what_its_pod_holds_and_no_other() {
         assert!(write.is_none_or(|write| write.spec.transitions == record.spec.transitions + 1));
     }
 }
+
+#[test]
+fn an_attempt_on_an_older_version_is_over_and_a_creation_as_soon_as_there_is_a_lease() {
+    let ends = |bench: &mut Bench| bench.shuts_down(true).contains(&Output::Done);
+    let (mut bench, taking) = Bench::takes();
+    bench.answers(&taking, Outcome::Unknown);
+    bench.sees(&Record { version: 101, ..released() });
+    assert!(ends(&mut bench), "it was on version 100");
+
+    let absent = |version| Input::Observed { record: None, version, via: Via::Event };
+    for (then, over) in [(absent(9), false), (absent(7), false)] {
+        let mut bench = Bench::new();
+        bench.handle(absent(7));
+        let creation = bench.until_write();
+        bench.answers(&creation, Outcome::Unknown);
+        bench.handle(then);
+        assert_eq!(ends(&mut bench), over, "it may still be made");
+    }
+    let mut bench = Bench::new();
+    bench.handle(absent(7));
+    let creation = bench.until_write();
+    bench.answers(&creation, Outcome::Unknown);
+    bench.sees(&Record { version: 9, ..held_by("web-1_x") });
+    assert!(ends(&mut bench), "somebody else made it");
+}
+
+#[test]
+fn what_looks_like_an_attempt_after_a_newer_version_was_put_back_by_somebody() {
+    let (mut bench, taking) = Bench::takes();
+    let spec = taking.spec.clone();
+    bench.sees(&Record { version: 101, ..held_by("web-1_x") });
+    bench.sees(&Record { version: 102, token: Token::Value(101), spec, ..held_by("me_1") });
+    assert_eq!(bench.election.status().leading, None);
+}
+
+#[test]
+fn a_label_does_not_hasten_the_renewal() {
+    let mut bench = Bench::new();
+    let record = bench.leads();
+    let due = bench.at + 3 * SECOND;
+    bench.at = bench.at + SECOND;
+    let outputs = bench.sees(&Record { version: record.version + 1, ..record });
+    assert_eq!((written(&outputs), wake_at(&outputs)), (None, due));
+}

@@ -4,9 +4,10 @@ use super::*;
 
 #[test]
 fn who_waits_for_a_holder_says_until_when_and_takes_at_that_moment() {
-    let mut bench = Bench::new();
+    let mut bench = Bench::with(Config { lease_duration: 20 * SECOND, ..Config::default() });
     bench.sees(&held_by("web-1_x"));
     let free_at = bench.at + bench.election.config().lease_duration;
+    assert_eq!(free_at, bench.at + 20 * SECOND);
     let status = bench.election.status();
     assert_eq!((status.reason, status.expires_at), (Reason::HeldByOther, Some(free_at)));
     assert_eq!((status.holder_pod(), status.message.as_str()), (Some("web-1"), "web-1 holds the lease"));
