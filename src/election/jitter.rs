@@ -144,6 +144,8 @@ mod tests {
             jitter.collided();
         }
         assert_eq!(jitter.longest, LARGEST);
+        jitter.saw_quiet_takeover();
+        assert_eq!(jitter.longest, LARGEST * 4 / 5);
         for _ in 0..50 {
             jitter.saw_quiet_takeover();
         }

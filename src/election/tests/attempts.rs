@@ -123,7 +123,7 @@ fn a_renew_time_differs_from_the_one_that_it_replaces() {
 #[test]
 fn the_moment_of_a_taking_is_drawn_once() {
     let mut bench = Bench::new();
-    let drawn = wake_at(&bench.sees(&held_by("web-1_x")));
+    let drawn = wake_at(&bench.sees(&released()));
     for _ in 0..3 {
         assert_eq!(wake_at(&bench.handle(Input::Tick)), drawn);
     }
@@ -475,4 +475,67 @@ fn a_label_does_not_hasten_the_renewal() {
     bench.at = bench.at + SECOND;
     let outputs = bench.sees(&Record { version: record.version + 1, ..record });
     assert_eq!((written(&outputs), wake_at(&outputs)), (None, due));
+}
+
+#[test]
+fn a_creation_may_land_although_a_newer_absence_was_seen_before_its_answer() {
+    let mut bench = Bench::new();
+    bench.handle(Input::Observed { record: None, version: 7, via: Via::Event });
+    let creation = bench.until_write();
+    bench.handle(Input::Observed { record: None, version: 9, via: Via::Event });
+    bench.answers(&creation, Outcome::Unknown);
+    assert!(!bench.shuts_down(true).contains(&Output::Done));
+}
+
+#[test]
+fn an_own_record_that_shows_up_edited_while_the_process_ends_is_released_first() {
+    let (mut bench, taking) = Bench::takes();
+    bench.answers(&taking, Outcome::Unknown);
+    bench.shuts_down(true);
+    let spec = Spec { duration_seconds: Some(99), ..taking.spec };
+    let outputs = bench.sees(&Record { version: 101, token: Token::Value(101), spec, ..held_by("me_1") });
+    assert!(!outputs.contains(&Output::Done), "{outputs:?}");
+    assert_eq!(bench.election.status().reason, Reason::Edited);
+}
+
+#[test]
+fn who_may_not_lead_is_not_woken_for_a_free_lease() {
+    let mut bench = Bench::new();
+    bench.handle(Input::AppGone { proved: false, why: "it fails".into() });
+    assert!(wake_at(&bench.sees(&released())) > bench.at + SECOND);
+}
+
+/// How long a candidate waits with a free record, having seen these.
+fn delay_after(seen: impl Iterator<Item = Record>) -> Duration {
+    let mut bench = Bench::new();
+    let grown = |mut record: Record, n: u64| {
+        (record.version, record.token, record.spec.transitions) = (100 + n, Token::Value(50 + n), 4 + n as i32);
+        record
+    };
+    for (n, record) in (0..).zip(seen) {
+        bench.sees(&grown(record, n));
+    }
+    let outputs = bench.sees(&grown(released(), 100));
+    wake_at(&outputs).since(bench.at)
+}
+
+#[test]
+fn who_sees_others_take_over_without_a_collision_waits_for_less() {
+    // At most 12 ms at first, a fifth less after each.
+    let (few, once, many) = (millis(4), Duration::from_micros(9600), 12);
+    let renewed = |holder: &str, n: i64| {
+        let mut record = held_by(holder);
+        record.spec.renew_time = Timestamp::from_second(1_500_000_000 + n).ok();
+        record
+    };
+    let alone = delay_after(std::iter::empty());
+    assert!(alone > once, "{alone:?}");
+    let turns = delay_after((0..many).map(|n| renewed(&format!("web-{}_x", n % 2), n)));
+    assert!(turns <= few, "{turns:?}");
+    // One take-over, and renewals.
+    let renewals = delay_after((0..many).map(|n| renewed("web-1_x", n)));
+    assert!(renewals > few && renewals <= once, "{renewals:?}");
+    // This pod's own are none.
+    let own = delay_after((0..many).map(|n| renewed("me_1", n)));
+    assert!(own > once, "{own:?}");
 }
