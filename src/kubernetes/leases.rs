@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hyper::Method;
-use serde::de::{DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 use serde_json::Value;
 use tokio::sync::mpsc;
 
@@ -261,7 +261,8 @@ impl<'de> Visitor<'de> for Reading<'_> {
                 "items" => {
                     map.next_value_seed(Reading { items: true, keep: self.keep, entries: self.entries })?;
                 }
-                _ => drop(map.next_value::<IgnoredAny>()?),
+                // Read like the rest: what is no JSON is no list.
+                _ => drop(map.next_value::<Value>()?),
             }
         }
         Ok(head)

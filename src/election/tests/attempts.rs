@@ -158,6 +158,31 @@ fn a_candidates_conflict_is_told_by_the_watch_or_read_after_a_while() {
 }
 
 #[test]
+fn a_conflict_is_read_also_when_the_app_is_said_to_live_and_when_a_read_is_under_way() {
+    let (mut bench, taking) = Bench::takes();
+    bench.answers(&taking, Outcome::Conflict);
+    assert_eq!(wake_at(&bench.handle(Input::AppAlive)), bench.at + SECOND);
+
+    // The watch is silent, which is asked about; then somebody else is quicker.
+    let mut bench = Bench::new();
+    bench.sees(&released());
+    let taking = bench.until_write();
+    bench.answers(&taking, Outcome::Unknown);
+    let due = bench.at + 6 * SECOND;
+    while !reads(&bench.at(due)) {
+        let write = bench.until_write();
+        bench.answers(&write, Outcome::Unknown);
+    }
+    bench.at = bench.at + millis(1);
+    let again = bench.until_write();
+    bench.at = bench.at + millis(1);
+    bench.answers(&again, Outcome::Conflict);
+    let conflict = bench.at;
+    bench.handle(Input::Read(Some((Some(released()), 100))));
+    assert!(reads(&bench.at(conflict + SECOND)), "the first was sent before the conflict");
+}
+
+#[test]
 fn a_leaders_conflict_that_the_watch_explained_is_not_read() {
     let (mut bench, record, write) = Bench::renews();
     let labelled = Record { version: record.version + 1, ..record };
@@ -355,6 +380,8 @@ fn an_acknowledgement_after_the_word_of_an_earlier_status_counts_for_nothing() {
     let record = bench.leads();
     let led = bench.election.status().version;
     bench.handle(Input::StepDown { to: None });
+    let outputs = bench.handle(withdrawn(led, bench.at));
+    assert_eq!(written(&outputs), None, "that was the yes");
     bench.handle(withdrawn(led, bench.at + SECOND));
     bench.handle(Input::AppStopped { token: record.token.value().expect("a token") });
     let version = bench.election.status().version;
@@ -502,7 +529,8 @@ fn an_own_record_that_shows_up_edited_while_the_process_ends_is_released_first()
 fn who_may_not_lead_is_not_woken_for_a_free_lease() {
     let mut bench = Bench::new();
     bench.handle(Input::AppGone { proved: false, why: "it fails".into() });
-    assert!(wake_at(&bench.sees(&released())) > bench.at + SECOND);
+    // Nor is anything read, but when the watch has been silent for two intervals.
+    assert_eq!(wake_at(&bench.sees(&released())), bench.at + 6 * SECOND);
 }
 
 /// How long a candidate waits with a free record, having seen these.
