@@ -419,7 +419,8 @@ fn who_trusts_an_unheld_lease_takes_it_without_a_proof_and_a_held_one_not() {
 
 #[test]
 fn an_edit_of_the_ended_terms_record_takes_nothing_from_its_release_and_an_older_one_does() {
-    let edits: [(fn(&mut Record), bool); 3] = [
+    type Edit = fn(&mut Record);
+    let edits: [(Edit, bool); 3] = [
         (|_| {}, true),
         (|record| record.spec.duration_seconds = Some(99), true),
         (|record| record.spec.transitions = 1, false),
