@@ -207,6 +207,15 @@ impl Held {
             "  {name}: slope {:.2} to {:.2}, median {:.2}{unit} an hour; at the end {}{unit} in the median, {}{unit} at most; {peak}{unit} at any time",
             slopes[0], slopes[top], slopes[middle], ends[middle], ends[top]
         );
+        // What settles grows less in each third; what leaks does not.
+        let thirds = [0.0, 1.0, 2.0].map(|third| {
+            let within = |samples: &[Sample]| slope_within(samples, *of, third / 3.0, (third + 1.0) / 3.0);
+            processes.iter().map(|(_, samples)| within(samples)).sum::<f64>() / processes.len() as f64
+        });
+        println!(
+            "    in the mean, by thirds of the run: {:.1}, {:.1}, {:.1}{unit} an hour",
+            thirds[0], thirds[1], thirds[2]
+        );
         let mut wrongs = Vec::new();
         for (pod, samples) in processes {
             let slope = slope(samples, *of);
@@ -231,10 +240,17 @@ fn sorted<T>(values: impl Iterator<Item = T>, order: impl FnMut(&T, &T) -> std::
 
 /// By least squares over the last two thirds of the time, an hour.
 fn slope(samples: &[Sample], value: fn(&Sample) -> u64) -> f64 {
+    slope_within(samples, value, 1.0 / 3.0, 1.0)
+}
+
+/// The same between two parts of the time.
+fn slope_within(samples: &[Sample], value: fn(&Sample) -> u64, from: f64, to: f64) -> f64 {
     let (first, last) = (samples[0].at, samples[samples.len() - 1].at);
-    let late = samples.iter().filter(|sample| sample.at >= first + (last - first) / 3);
+    let whole = last - first;
+    let within = whole.mul_f64(from)..=whole.mul_f64(to);
+    let part = samples.iter().filter(|sample| within.contains(&(sample.at - first)));
     let points: Vec<(f64, f64)> =
-        late.map(|sample| ((sample.at - first).as_secs_f64() / 3600.0, value(sample) as f64)).collect();
+        part.map(|sample| ((sample.at - first).as_secs_f64() / 3600.0, value(sample) as f64)).collect();
     let count = points.len() as f64;
     let (mean_x, mean_y) =
         (points.iter().map(|(x, _)| x).sum::<f64>() / count, points.iter().map(|(_, y)| y).sum::<f64>() / count);
@@ -259,5 +275,8 @@ fn a_slope_is_told_from_noise_and_the_first_third_does_not_count() {
     assert!((slope(&of(|i| 1000 + 2 * i), rss) - 720.0).abs() < 1e-6);
     assert_eq!(slope(&of(|_| 1000), rss), 0.0);
     assert_eq!(slope(&of(|i| if i < 100 { 10 * i } else { 5000 }), rss), 0.0);
+    let settles = of(|i| if i < 130 { 10 * i } else { 1300 });
+    assert!((slope_within(&settles, rss, 0.0, 1.0 / 3.0) - 3600.0).abs() < 1e-6);
+    assert_eq!(slope_within(&settles, rss, 2.0 / 3.0, 1.0), 0.0);
     assert!(slope(&of(|i| 1000 + i % 7), rss).abs() < 1.0);
 }

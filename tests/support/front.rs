@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::control_plane::ControlPlane;
+use super::control_plane::{ADMIN, ControlPlane};
 use super::http::Http;
 
 /// A request as it arrived.
@@ -85,6 +85,12 @@ struct Shared {
 impl Front {
     /// Opens one that passes everything on, as the admin.
     pub fn open(control_plane: &'static ControlPlane) -> Self {
+        Self::open_as(control_plane, ADMIN)
+    }
+
+    /// The same as another user.
+    pub fn open_as(control_plane: &'static ControlPlane, user: &str) -> Self {
+        let user = user.to_owned();
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
         let address = listener.local_addr().expect("an address");
         let kubeconfig = control_plane.kubeconfig_edited(|config| {
@@ -97,7 +103,7 @@ impl Front {
             hushes: AtomicUsize::new(0),
             over: AtomicBool::new(false),
             kubeconfig,
-            connect: Box::new(|| control_plane.connect()),
+            connect: Box::new(move || control_plane.connect_as(&user)),
         });
         let serving = shared.clone();
         thread::spawn(move || {
