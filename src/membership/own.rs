@@ -493,6 +493,13 @@ mod tests {
             bench
         }
 
+        /// `web-0_old` holds the Lease, for a minute.
+        fn beside_another() -> Bench {
+            let mut other = held("web-0_old", 7);
+            other.spec.duration_seconds = Some(60);
+            Bench::new(&[], Some(other))
+        }
+
         fn handle(&mut self, input: OwnInput) {
             let wall = Timestamp::from_second(1_700_000_000).unwrap();
             self.outputs = self.member.handle(Now { boot: self.at, wall }, input);
@@ -616,9 +623,7 @@ mod tests {
 
     #[test]
     fn who_is_silent_for_its_duration_is_replaced_and_not_sooner() {
-        let mut other = held("web-0_old", 7);
-        other.spec.duration_seconds = Some(60);
-        let mut bench = Bench::new(&[], Some(other));
+        let mut bench = Bench::beside_another();
         bench.run_to(second(1059));
         assert_eq!((bench.holder(), &bench.member.standing), ("web-0_old", &Standing::Joining));
         bench.run_to(second(1060));
@@ -639,9 +644,7 @@ mod tests {
 
     #[test]
     fn another_one_that_comes_has_its_own_time() {
-        let mut other = held("web-0_old", 7);
-        other.spec.duration_seconds = Some(60);
-        let mut bench = Bench::new(&[], Some(other));
+        let mut bench = Bench::beside_another();
         bench.run_to(second(1029));
         bench.edit(|spec| {
             spec.holder = Some("web-0_next".into());
@@ -657,9 +660,7 @@ mod tests {
     #[test]
     fn the_longest_duration_under_one_holder_counts() {
         for (renews, free) in [(false, 1060), (true, 1090)] {
-            let mut other = held("web-0_old", 7);
-            other.spec.duration_seconds = Some(60);
-            let mut bench = Bench::new(&[], Some(other));
+            let mut bench = Bench::beside_another();
             bench.run_to(second(1029));
             bench.edit(|spec| {
                 spec.duration_seconds = Some(10);
