@@ -82,9 +82,8 @@ chaos: tools ## Sidecars, two API servers and etcd under faults of every kind: M
 	LEASEHOLD_CHAOS_MINUTES=$(or $(MINUTES),10) LEASEHOLD_CHAOS_SEED=$(SEED) cargo test --locked --test chaos no_two_pods -- --nocapture
 
 .PHONY: soak
-soak: tools ## A hundred sidecars for an hour, faults on: memory, descriptors and threads of each: MINUTES=60, SEED=n
-	$(call stage,build the release,cargo build --locked --release --bin leasehold)
-	LEASEHOLD_SOAK_MINUTES=$(or $(MINUTES),60) LEASEHOLD_CHAOS_SEED=$(SEED) LEASEHOLD_BINARY=$(or $(CARGO_TARGET_DIR),$(CURDIR)/target)/release/leasehold cargo test --locked --test chaos -- --ignored --nocapture
+soak: tools static ## A hundred sidecars for an hour, faults on: memory, descriptors and threads of each: MINUTES=60, SEED=n
+	LEASEHOLD_SOAK_MINUTES=$(or $(MINUTES),60) LEASEHOLD_CHAOS_SEED=$(SEED) LEASEHOLD_BINARY=$(static_binary) cargo test --locked --test chaos -- --ignored --nocapture
 
 .PHONY: bench
 bench: tools ## How long a hand-off takes on a real API server, and what a pod weighs: N=200 for more rounds

@@ -9,6 +9,7 @@ use serde_json::Value;
 use crate::cluster::wait_for;
 use crate::stage::{Pod, SOON, Stage};
 use crate::support::clock;
+use crate::support::sidecar::image_environment;
 use crate::workload::{Alive, Workload};
 
 /// Eats memory in the cgroup of another process until that is gone: FOLDER PID
@@ -72,6 +73,23 @@ fn eat(leader: &Pod<'_>) {
         .expect("python3 can be started");
     let ended = hogs.wait().expect("it ends");
     assert!(ended.success(), "the sidecar is not the one that was killed: {ended}");
+}
+
+#[test]
+fn a_sidecar_runs_with_the_environment_that_its_image_names() {
+    let stage = Stage::new("image-environment");
+    stage.deploy(&Workload::new().alive(Alive::Lock));
+    let sidecar = stage.leader().processes("leasehold")[0];
+    let environment = fs::read(format!("/proc/{}/environ", sidecar.as_raw_nonzero())).expect("the sidecar runs");
+    // glibc writes an end behind each tunable when it has read it.
+    let one_a_line = |text: &[u8]| String::from_utf8_lossy(text).replace([':', '\0'], "\n");
+    let environment = one_a_line(&environment);
+    let wanted: Vec<_> = image_environment().collect();
+    assert!(!wanted.is_empty(), "the Dockerfile has no line `ENV NAME=VALUE`");
+    for (name, value) in wanted {
+        let wanted = one_a_line(format!("{name}={value}\0").as_bytes());
+        assert!(environment.contains(&wanted), "{wanted} is not in {environment}");
+    }
 }
 
 #[test]

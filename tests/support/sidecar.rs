@@ -23,6 +23,12 @@ pub fn binary() -> PathBuf {
     std::env::var_os("LEASEHOLD_BINARY").unwrap_or(built).into()
 }
 
+/// What the image gives every process of it, a variable and its value each.
+pub fn image_environment() -> impl Iterator<Item = (&'static str, &'static str)> {
+    let dockerfile = include_str!("../../Dockerfile");
+    dockerfile.lines().filter_map(|line| line.strip_prefix("ENV ")?.split_once('='))
+}
+
 /// How long anything that ought to be immediate may take on a busy machine.
 const SOON: Duration = Duration::from_secs(20);
 
@@ -74,7 +80,7 @@ impl Builder {
         self
     }
 
-    /// Sets a variable of its environment, of which nothing is inherited but PATH.
+    /// Sets a variable of its environment, which is the image's; nothing is inherited but PATH.
     pub fn env(mut self, name: &str, value: &str) -> Self {
         self.environment.insert(name.into(), value.into());
         self
@@ -396,6 +402,7 @@ fn launch(builder: &Builder, folder: &Folder, shared: &Arc<Shared>) -> Process {
         .args(&builder.arguments)
         .env_clear()
         .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+        .envs(image_environment())
         .envs(&builder.environment)
         .current_dir(folder.path())
         .stdin(Stdio::null())
