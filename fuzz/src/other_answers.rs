@@ -1,13 +1,13 @@
 //! Answers of those who are asked: an API server that refuses, whoever listens where a sidecar should, and the token
 //! that a file holds.
 //!
-//! A refusal keeps its status, and what people are shown of it is short. An answer over HTTP has a status of three
+//! A refusal keeps its status, it says when to ask again exactly where it names a number of seconds, and what people
+//! are shown of it is short. An answer over HTTP has a status of three
 //! digits and no more body than came. A token ends when its claim says so.
 //!
 //! Input: a byte for which of them, then what is read.
 
 use std::io::{self, Read, Write};
-use std::time::Duration;
 
 use jiff::Timestamp;
 use leasehold::doctor::end_of;
@@ -26,12 +26,17 @@ pub fn run(data: &[u8]) {
 }
 
 fn refusal(code: u16, body: &[u8]) {
-    let failure = status_failure(code, Some(Duration::from_secs(1)), body);
+    let failure = status_failure(code, Some(body), body);
     let shown = failure.to_string();
     assert!(shown.len() < 4000, "{} bytes for people", shown.len());
     assert!(!failure.reason().is_empty());
-    let Failure::Status { code: kept, fields, .. } = failure else { panic!("it is a status") };
+    let Failure::Status { code: kept, fields, retry_after, .. } = failure else { panic!("it is a status") };
     assert_eq!(kept, code);
+    let digits = body.strip_prefix(b"+").unwrap_or(body);
+    let is_number = !digits.is_empty() && digits.iter().all(u8::is_ascii_digit);
+    assert!(is_number || retry_after.is_none());
+    // A number of nineteen digits fits into 64 bits.
+    assert!(!is_number || digits.len() > 19 || retry_after.is_some());
     assert!(fields.len() <= body.len());
 }
 

@@ -336,14 +336,10 @@ impl Connection {
             return Ok(response);
         }
         let code = response.status().as_u16();
-        let retry_after = response
-            .headers()
-            .get(header::RETRY_AFTER)
-            .and_then(|value| value.to_str().ok()?.parse().ok())
-            .map(Duration::from_secs);
+        let retry_after = response.headers().get(header::RETRY_AFTER).cloned();
         // A body that cannot be read changes nothing about the status.
         let body = collect(response.into_body()).await.unwrap_or_default();
-        Err(status_failure(code, retry_after, &body))
+        Err(status_failure(code, retry_after.as_ref().map(AsRef::as_ref), &body))
     }
 
     async fn send(&self, verb: &'static str, request: Request<Body>) -> Result<Response<Incoming>, Failure> {
@@ -381,9 +377,11 @@ async fn collect(body: Incoming) -> Result<Bytes, Failure> {
     }
 }
 
-/// What an answer means whose status is no success.
+/// What an answer means whose status is no success. Of a Retry-After only seconds are read, as API servers write it.
 #[doc(hidden)]
-pub fn status_failure(code: u16, retry_after: Option<Duration>, body: &[u8]) -> Failure {
+pub fn status_failure(code: u16, retry_after: Option<&[u8]>, body: &[u8]) -> Failure {
+    let seconds = retry_after.and_then(|value| std::str::from_utf8(value).ok()?.parse().ok());
+    let retry_after = seconds.map(Duration::from_secs);
     let status: serde_json::Value = serde_json::from_slice(body).unwrap_or_default();
     let text = |key: &str| status[key].as_str().unwrap_or_default().chars().take(400).collect::<String>();
     let fields = status["details"]["causes"]

@@ -1,8 +1,8 @@
 //! What befell whom, when; and how long, by that, a lease may be without a leader.
 //!
 //! A time without a leader is told apart: while everybody is hindered, or a write may land that its writer does not
-//! hear of, nobody owes anything. The rest is undisturbed, from one fault's beginning or end to the next: in each such
-//! stretch a candidate that is free throughout must lead within a lease duration and what a busy machine adds.
+//! hear of, nobody owes anything. The rest is undisturbed for whoever is free, from the beginning of one fault to that of
+//! the next: in each such stretch somebody must lead within a lease duration and what a busy machine adds.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -101,6 +101,13 @@ impl Journal {
     }
 }
 
+impl Entry {
+    /// Labels, step-downs and the like make nobody wait for longer.
+    fn disturbs(&self) -> bool {
+        self.fault.effect() != Effect::Harmless || self.fault.deck() == Deck::Surgery
+    }
+}
+
 impl fmt::Display for Entry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let from = self.from.as_secs_f64();
@@ -139,27 +146,63 @@ pub fn gaps(promises: &[Promise], from: BootTime, until: BootTime) -> Vec<(BootT
 pub fn measure(gap: (BootTime, BootTime), entries: &[Entry], lease: usize, candidates: usize) -> Gap {
     let (from, until) = gap;
     let of_lease = entries.iter().filter(|entry| entry.lease.is_none_or(|of| of == lease));
-    let of_lease: Vec<&Entry> = of_lease.collect();
-    let mut bounds: Vec<BootTime> =
-        of_lease.iter().flat_map(|entry| [entry.from, entry.until.unwrap_or(until)]).collect();
-    bounds.extend([from, until]);
-    bounds.retain(|at| (from..=until).contains(at));
-    bounds.sort();
-    let stretches = bounds.windows(2).filter(|stretch| !disturbed(&of_lease, stretch[0], stretch[1], candidates));
-    let undisturbed = stretches.map(|stretch| stretch[1] - stretch[0]).max().unwrap_or_default();
-    Gap { from, length: until - from, undisturbed }
+    let of_lease: Vec<&Entry> = of_lease.filter(|entry| entry.disturbs()).collect();
+    let free = (0..candidates).map(|candidate| longest_free(&of_lease, candidate, from, until));
+    Gap { from, length: until - from, undisturbed: free.max().unwrap_or_default() }
 }
 
-/// Between two moments with no fault's beginning or end in between.
-fn disturbed(entries: &[&Entry], from: BootTime, until: BootTime, candidates: usize) -> bool {
-    let during = entries.iter().filter(|entry| entry.from <= from && entry.until.is_none_or(|end| end >= until));
-    let mut free = vec![true; candidates];
-    for entry in during {
-        match (entry.fault.effect(), entry.candidate) {
-            (Effect::Harmless, _) => {}
-            (Effect::Muddles, _) | (Effect::Hinders, None) => return true,
-            (Effect::Hinders, Some(candidate)) => free[candidate] = false,
+/// The longest time within a gap in which this candidate could have waited the lease out, and taken it.
+fn longest_free(entries: &[&Entry], candidate: usize, from: BootTime, until: BootTime) -> Duration {
+    let befalls = |entry: &Entry| entry.candidate.is_none_or(|of| of == candidate);
+    let hinders = |entry: &Entry| match entry.fault.effect() {
+        Effect::Harmless => false,
+        Effect::Hinders => befalls(entry),
+        Effect::Muddles => true,
+    };
+    // With any fault's beginning the wait may begin anew: whoever it befalls may just have taken the lease.
+    let mut bounds = vec![from, until];
+    for entry in entries {
+        bounds.push(entry.from);
+        if hinders(entry) || entry.fault.deck() == Deck::Surgery {
+            bounds.push(entry.until.unwrap_or(until));
         }
     }
-    !free.contains(&true)
+    bounds.retain(|at| (from..=until).contains(at));
+    bounds.sort();
+    let hindered = |stretch: &[BootTime]| {
+        let during = |entry: &Entry| entry.from <= stretch[0] && entry.until.is_none_or(|end| end >= stretch[1]);
+        entries.iter().any(|entry| during(entry) && hinders(entry))
+    };
+    let free = bounds.windows(2).filter(|stretch| !hindered(stretch));
+    free.map(|stretch| stretch[1] - stretch[0]).max().unwrap_or_default()
+}
+
+#[test]
+fn a_gap_is_measured_by_the_candidate_that_was_free_for_longest() {
+    let at = Duration::from_secs;
+    let entry = |fault, candidate, from, until| Entry {
+        fault,
+        lease: Some(0),
+        candidate,
+        what: String::new(),
+        from: at(from),
+        until: Some(at(until)),
+    };
+    let undisturbed = |entries: &[Entry]| measure((at(10), at(30)), entries, 0, 2).undisturbed.as_secs();
+    assert_eq!(undisturbed(&[]), 20);
+    // What only moves the Lease's version, or an app that nobody asks for, is no excuse.
+    let harmless = [Fault::Label, Fault::StepDown, Fault::Switch, Fault::KillSilentApp, Fault::Compact];
+    assert_eq!(undisturbed(&harmless.map(|fault| entry(fault, Some(0), 20, 20))), 20);
+    // Candidate 1 is free from the moment at which something befalls candidate 0, however long that lasts.
+    assert_eq!(undisturbed(&[entry(Fault::Freeze, Some(0), 12, 28)]), 18);
+    assert_eq!(undisturbed(&[entry(Fault::Freeze, Some(0), 5, 22), entry(Fault::Cut, Some(0), 24, 26)]), 14);
+    // Each is hindered in turn.
+    assert_eq!(undisturbed(&[entry(Fault::Freeze, Some(0), 5, 22), entry(Fault::Cut, Some(1), 18, 40)]), 8);
+    // Nobody can be sure, or is able to.
+    assert_eq!(undisturbed(&[entry(Fault::LoseAnswers, Some(0), 12, 28)]), 2);
+    assert_eq!(undisturbed(&[entry(Fault::KillEtcd, None, 12, 28)]), 2);
+    // An edit that makes everybody wait anew.
+    assert_eq!(undisturbed(&[entry(Fault::Empty, None, 18, 18)]), 12);
+    // Another lease's.
+    assert_eq!(measure((at(10), at(30)), &[entry(Fault::KillEtcd, None, 12, 28)], 1, 2).undisturbed, at(20));
 }
