@@ -36,6 +36,7 @@ rules! {
     OldReadGoesBack: "A read sent before the newest version was received may go back behind it.",
     BelieveOlderVersions: "A watch that replays old versions is believed.",
     LeadThroughForeignRecord: "A holder that sees another's record leads on.",
+    HoldBlindly: "A holder that cannot watch looks as rarely as a challenger.",
     LeadThroughEdits: "A holder whose Lease was edited or deleted leads on.",
     AnyRecordInMyName: "A record that names this process is its own, whoever wrote it.",
     ReleasePutBack: "An old record of this process that somebody put back is released.",

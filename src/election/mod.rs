@@ -37,6 +37,10 @@ use crate::time::{Moment, Now};
 /// Between creating a Lease and taking it, beyond the answer TTL: the time in which a leader whose Lease was just
 /// deleted hears of it.
 const DELETION_NOTICE: Duration = Duration::from_millis(250);
+/// How often a holder that cannot watch reads: it has to hear of a deletion within `DELETION_NOTICE`.
+const BLIND_READ_INTERVAL: Duration = Duration::from_millis(100);
+/// API servers send a bookmark a minute: a watch that brings none for two is silent, whatever else happens.
+const BOOKMARKS_MISSED: Duration = Duration::from_secs(120);
 /// A 429's Retry-After is obeyed by a challenger at most so long.
 const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(2);
 /// Who stepped down lets others go first, at most so long.
@@ -716,6 +720,10 @@ impl Election {
             if self.read_at.is_some() {
                 self.read_at = Some(now.boot + self.config.retry_period);
             }
+            if self.watch_failure.is_some() {
+                // Neither watching nor reading works: no sooner than any other attempt.
+                self.heard = now.boot + self.config.retry_period.saturating_sub(self.watch_silence());
+            }
             return;
         };
         // A read sent before the conflict that is to be looked into tells nothing of it.
@@ -732,6 +740,11 @@ impl Election {
         let Some(mut attempt) = self.in_flight.take_if(|in_flight| in_flight.id == attempt) else { return };
         let on_newest = attempt.base_version == self.seen.version();
         let candidate = matches!(self.role, Role::Candidate);
+        let outcome = match outcome {
+            // Something on the way says yes and changed nothing: as good as no answer, and no reason to hurry.
+            Outcome::Committed(record) if record.version <= attempt.base_version => Outcome::Unknown,
+            outcome => outcome,
+        };
         match outcome {
             Outcome::Committed(record) => {
                 // What the server made of it (it may round) is what the record says from now on.
@@ -861,13 +874,21 @@ impl Election {
             self.heard = now;
             self.doubted = true;
         }
-        Some(Output::Read { timeout: self.attempt_timeout(now), fresh: silent })
+        // A watch that failed has said so itself: nothing speaks against the connection.
+        Some(Output::Read { timeout: self.attempt_timeout(now), fresh: silent && self.watch_failure.is_none() })
     }
 
     /// Challenger rule 7: how long a watch may say nothing before it is doubted.
     fn watch_silence(&self) -> Duration {
         if self.watch_failure.is_some() {
-            return self.config.renew_interval;
+            // Holder rule 6: a deletion is heard in time also by a holder whose watch is just being begun anew.
+            let holds = !matches!(self.role, Role::Candidate) && !self.broken.is(BrokenRule::HoldBlindly);
+            return if holds { BLIND_READ_INTERVAL } else { self.config.renew_interval };
+        }
+        if self.may_not_lead() {
+            // A Lease that nobody renews, such as one whose candidates' apps are all gone, is not to be asked for again
+            // and again by each of them.
+            return BOOKMARKS_MISSED;
         }
         let half = self.seen.record().and_then(Record::duration).unwrap_or(self.config.lease_duration) / 2;
         half.max(self.config.renew_interval * 2)

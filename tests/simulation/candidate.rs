@@ -175,6 +175,7 @@ pub struct Process {
     pub waiting: HashMap<u64, Waiting>,
     pub watch: u32,
     pub watch_alive: bool,
+    pub last_read_worked: bool,
     /// No event of a watch overtakes an earlier one.
     pub watch_clear_at: Time,
     pub presence: Presence,
@@ -355,6 +356,7 @@ impl Pod {
             waiting: HashMap::new(),
             watch: 0,
             watch_alive: false,
+            last_read_worked: false,
             watch_clear_at: at,
             presence,
             sessions: Arc::new(sessions),
@@ -379,13 +381,26 @@ impl Pod {
 
     /// The record names a process of this pod that hears at once of what is done to it (A3).
     pub fn hears(&self, at: Time) -> bool {
+        self.is_connected(at) && self.process.as_ref().is_some_and(|process| process.watch_alive)
+    }
+
+    /// Its watch is being begun anew, and meanwhile it reads.
+    pub fn hears_by_reading(&self, at: Time) -> bool {
+        let waits = |process: &Process| {
+            process.waiting.values().any(|waiting| matches!(waiting, Waiting::Write { .. } | Waiting::Read))
+        };
+        self.is_connected(at)
+            && self
+                .process
+                .as_ref()
+                .is_some_and(|process| !process.watch_alive && process.last_read_worked && !waits(process))
+    }
+
+    fn is_connected(&self, at: Time) -> bool {
         self.up_blocked <= at
             && self.down_blocked <= at
             && self.process.as_ref().is_some_and(|process| {
-                process.paused_until <= at
-                    && process.watch_alive
-                    && process.steps.is_empty()
-                    && process.inbox.is_empty()
+                process.paused_until <= at && process.steps.is_empty() && process.inbox.is_empty()
             })
     }
 

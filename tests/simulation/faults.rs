@@ -195,6 +195,8 @@ pub enum Fault {
     Deleted,
     /// While the leader, whose app has died, waits for what was told.
     AppDiedAndDeleted,
+    /// While its holder's watch is being begun anew, and a pod that never saw it held comes.
+    DeletedUnderABlindHolder,
     Recreated,
     Coordinated,
     PodOwned,
@@ -208,7 +210,7 @@ pub enum Fault {
 }
 
 impl Fault {
-    pub const ALL: [Fault; 69] = [
+    pub const ALL: [Fault; 70] = [
         Fault::RequestLost,
         Fault::RequestLate,
         Fault::AnswerLost,
@@ -268,6 +270,7 @@ impl Fault {
         Fault::Wiped,
         Fault::Deleted,
         Fault::AppDiedAndDeleted,
+        Fault::DeletedUnderABlindHolder,
         Fault::Recreated,
         Fault::Coordinated,
         Fault::PodOwned,
@@ -311,7 +314,7 @@ impl Fault {
         Fault::SteppedDown,
         Fault::WallClockJumped,
     ];
-    const HANDS: [Fault; 17] = [
+    const HANDS: [Fault; 18] = [
         Fault::LabelStorm,
         Fault::HolderEdited,
         Fault::HolderEditedToCandidate,
@@ -324,6 +327,7 @@ impl Fault {
         Fault::Wiped,
         Fault::Deleted,
         Fault::AppDiedAndDeleted,
+        Fault::DeletedUnderABlindHolder,
         Fault::Recreated,
         Fault::Coordinated,
         Fault::PodOwned,
@@ -647,6 +651,7 @@ impl Plan {
                 fault,
                 Fault::Deleted
                     | Fault::AppDiedAndDeleted
+                    | Fault::DeletedUnderABlindHolder
                     | Fault::CutOffAndDeleted
                     | Fault::Wiped
                     | Fault::Recreated
@@ -661,6 +666,7 @@ impl Plan {
                 fault,
                 Fault::CrashedStateLost
                     | Fault::CrashedOtherPodsState
+                    | Fault::DeletedUnderABlindHolder
                     | Fault::RolledOut
                     | Fault::CrashedAndTerminated
                     | Fault::NodeKilled

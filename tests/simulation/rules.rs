@@ -29,6 +29,7 @@ fn caught_by(rule: BrokenRule) -> (Class, &'static [&'static str]) {
         BrokenRule::OldReadGoesBack => (Class::Replays, &["L3"]),
         BrokenRule::BelieveOlderVersions => (Class::Replays, &["L3"]),
         BrokenRule::LeadThroughForeignRecord => (Class::Hands, &["holder rule 6"]),
+        BrokenRule::HoldBlindly => (Class::Hands, &["S1"]),
         BrokenRule::LeadThroughEdits => (Class::Hands, &["holder rule 6", "S1"]),
         BrokenRule::AnyRecordInMyName => (Class::Hands, &["S1"]),
         BrokenRule::ReleasePutBack => (Class::HeldPutBack, &["S1"]),

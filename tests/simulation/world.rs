@@ -136,6 +136,10 @@ enum Event {
         pod: usize,
     },
     DeletedByHand,
+    DeletedUnderABlindHolder {
+        pod: usize,
+        newcomer: usize,
+    },
     /// What `exec` began under an earlier yes is over by now: somebody else has changed the Lease.
     ExecMustHaveEnded {
         pod: usize,
@@ -305,6 +309,7 @@ pub struct World {
     broken: Option<BrokenRule>,
     /// A3: what is done by hand is heard at once.
     unstoppable: bool,
+    spared_until: Time,
     named: (u64, u64),
     enforced: u64,
 }
@@ -356,6 +361,7 @@ impl World {
             expected: None,
             broken,
             unstoppable: false,
+            spared_until: Time::START,
             named: (0, 0),
             enforced: 0,
             members: Some(rng.fork()).filter(|rng| rng.clone().between(1, 3) == 1),
@@ -485,8 +491,13 @@ impl World {
         self.at < self.plan.faults_until
     }
 
+    /// A holder hears of an edit just now: nothing else befalls anybody meanwhile (A3).
+    fn is_spared(&self) -> bool {
+        self.at < self.spared_until
+    }
+
     fn odds(&self) -> Odds {
-        if self.faulty() { self.plan.odds } else { Odds::default() }
+        if self.faulty() && !self.is_spared() { self.plan.odds } else { Odds::default() }
     }
 
     fn count(&mut self, fault: Fault) {
@@ -575,7 +586,9 @@ impl World {
                 let until = self.at;
                 self.hand(Fault::Deleted, until);
             }
+            Event::DeletedUnderABlindHolder { pod, newcomer } => self.delete_under_a_blind_holder(pod, newcomer),
             Event::ExecMustHaveEnded { pod, run, until } => self.exec_must_have_ended(pod, run, until),
+            Event::Strikes(_) | Event::Cut { .. } if self.is_spared() => self.queue_at(self.spared_until, event),
             Event::Strikes(i) => self.strike(self.plan.strikes[i]),
             Event::Undo(fault) => self.undo(fault),
             Event::Storm { until } => {
@@ -1244,9 +1257,13 @@ impl World {
                 self.take(pod, Input::Wrote { attempt, outcome });
             }
             (Waiting::Read, Some(Answer::Got(record, version))) => {
+                process.last_read_worked = true;
                 self.take(pod, Input::Read(Some((record, version))));
             }
-            (Waiting::Read, _) => self.take(pod, Input::Read(None)),
+            (Waiting::Read, _) => {
+                process.last_read_worked = false;
+                self.take(pod, Input::Read(None));
+            }
             (Waiting::List { sent_at, .. }, Some(Answer::Got(record, version))) => {
                 self.take(pod, Input::Observed { record, version, via: Via::Read { sent_at } });
             }
@@ -1272,9 +1289,14 @@ impl World {
 
     fn watch_breaks(&mut self, pod: usize, life: u32) {
         let again = self.rng.millis(200, 1000);
+        self.watch_breaks_for(pod, life, again);
+    }
+
+    fn watch_breaks_for(&mut self, pod: usize, life: u32, again: Duration) {
         if let Some(process) = self.process(pod, life) {
             process.watch_alive = false;
             process.watch += 1;
+            process.last_read_worked = false;
             self.take(pod, Input::WatchFailed { advice: "the watch broke".into() });
             self.after(again, Event::Deliver { pod, life, work: Work::Relist });
         }

@@ -530,8 +530,60 @@ fn an_own_record_that_shows_up_edited_while_the_process_ends_is_released_first()
 fn who_may_not_lead_is_not_woken_for_a_free_lease() {
     let mut bench = Bench::new();
     bench.handle(Input::AppGone { proved: false, why: "it fails".into() });
-    // Nor is anything read, but when the watch has been silent for two intervals.
-    assert_eq!(wake_at(&bench.sees(&released())), bench.at + 6 * SECOND);
+    // Nor is anything read, but when two bookmarks did not come.
+    assert_eq!(wake_at(&bench.sees(&released())), bench.at + 120 * SECOND);
+    // Once it may lead, a silence of two intervals is too long again.
+    bench.handle(Input::AppAlive);
+    bench.sees(&Record { version: 101, ..held_by("other_1") });
+    assert_eq!(wake_at(&bench.handle(Input::Heard)), bench.at + millis(7500));
+}
+
+#[test]
+fn a_holder_that_cannot_watch_reads_often_enough_to_hear_of_a_deletion() {
+    let watch_fails = || Input::WatchFailed { advice: "the watch broke".into() };
+    let reads = |outputs: &[Output]| {
+        outputs.iter().any(|output| match output {
+            Output::Read { fresh, .. } => {
+                assert!(!fresh, "nothing speaks against the connection");
+                true
+            }
+            _ => false,
+        })
+    };
+    let mut bench = Bench::new();
+    let record = bench.leads();
+    bench.at = bench.at + millis(500);
+    assert!(reads(&bench.handle(watch_fails())), "at once: the watch was last heard half a second ago");
+    let answer = Input::Read(Some((Some(record.clone()), record.version)));
+    assert_eq!(wake_at(&bench.handle(answer)), bench.at + millis(100));
+    assert!(reads(&bench.at(bench.at + millis(100))));
+    // Where reading fails as well it is not tried more often than anything else.
+    assert_eq!(wake_at(&bench.handle(Input::Read(None))), bench.at + SECOND);
+    assert!(reads(&bench.at(bench.at + SECOND)));
+    let answer = Input::Read(Some((None, record.version + 1)));
+    bench.handle(answer);
+    assert_eq!(bench.election.status().reason, Reason::Deleted);
+    // A challenger has time.
+    let mut bench = Bench::new();
+    bench.sees(&held_by("other_1"));
+    assert!(!reads(&bench.at(bench.at + millis(500))));
+    assert_eq!(wake_at(&bench.handle(watch_fails())), bench.at + millis(2500));
+}
+
+#[test]
+fn a_yes_that_changed_nothing_is_no_answer_and_no_reason_to_hurry() {
+    let (mut bench, taking) = Bench::takes();
+    let base = taking.base.clone().expect("there is a Lease").version;
+    let unchanged = Record { version: base, ..released() };
+    let outputs = bench.answers(&taking, Outcome::Committed(Box::new(unchanged.clone())));
+    assert_eq!(written(&outputs), None);
+    assert_eq!(wake_at(&outputs), bench.at + millis(1500));
+    let mut bench = Bench::new();
+    let record = bench.leads();
+    let renewal = bench.until_write();
+    let outputs = bench.answers(&renewal, Outcome::Committed(Box::new(record)));
+    assert_eq!(written(&outputs), None);
+    assert!(wake_at(&outputs) >= bench.at + SECOND);
 }
 
 /// How long a candidate waits with a free record, having seen these.

@@ -16,7 +16,10 @@ impl World {
         let target = if strike.at_holder { self.holder_pod().unwrap_or(strike.whom) } else { strike.whom };
         self.trace.note(at, || format!("! {:?} at pod {target}, for {:?}", strike.fault, strike.lasts));
         if self.struck(strike, target) {
-            self.count(strike.fault);
+            // This one is done later, and counted then.
+            if strike.fault != Fault::DeletedUnderABlindHolder {
+                self.count(strike.fault);
+            }
         } else {
             self.trace.note(at, || "! (not possible now)".into());
         }
@@ -112,6 +115,7 @@ impl World {
                 self.after(soon, Event::DeletedByHand);
                 true
             }
+            Fault::DeletedUnderABlindHolder => self.blind_the_holder(),
             Fault::DiskFull => {
                 self.pods[pod].disk_full = until;
                 true
@@ -428,6 +432,38 @@ impl World {
     }
 
     // ---- By hand ----
+
+    /// The holder's watch breaks, and is begun anew after a renew interval at the earliest: it has to look by itself.
+    fn blind_the_holder(&mut self) -> bool {
+        let at = self.at;
+        let Some(pod) = self.holder_pod() else { return false };
+        let newcomer = (0..self.pods.len()).find(|other| *other != pod && self.pods[*other].process.is_some());
+        let Some(newcomer) = newcomer else { return false };
+        // Who trusts an unheld Lease trusts its absence too.
+        if !self.leads(pod) || !self.pods[pod].hears(at) || self.plan.configs[0].trust_unheld {
+            return false;
+        }
+        let Some(process) = &self.pods[pod].process else { return false };
+        let (life, interval) = (process.life, self.pods[pod].config.renew_interval);
+        self.watch_breaks_for(pod, life, interval);
+        let later = self.rng.duration(Duration::from_millis(30), interval.saturating_sub(DELETION_NOTICE));
+        self.after(later, Event::DeletedUnderABlindHolder { pod, newcomer });
+        true
+    }
+
+    pub(super) fn delete_under_a_blind_holder(&mut self, pod: usize, newcomer: usize) {
+        let at = self.at;
+        let api_works = self.api_down <= at && self.api_refuses <= at;
+        if !api_works || self.holder_pod() != Some(pod) || !self.leads(pod) || !self.pods[pod].hears_by_reading(at) {
+            return;
+        }
+        // Of a pod that comes just now.
+        let comes = self.rng.millis(1, 20);
+        if self.crash(newcomer, comes, StartState::Lost) && self.delete() {
+            self.count(Fault::DeletedUnderABlindHolder);
+            self.spared_until = at.plus(DELETION_NOTICE);
+        }
+    }
 
     /// A3: whoever the record names, and whoever leads, hears at once of what a person does to the Lease.
     fn all_hear(&self) -> bool {
