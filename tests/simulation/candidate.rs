@@ -407,7 +407,7 @@ impl Pod {
 
     /// What a probe finds.
     pub fn is_well(&self, at: Time) -> bool {
-        self.app.alive && self.unwell_until <= at
+        self.app.alive && !self.app.stands(at) && self.unwell_until <= at
     }
 
     /// The place of this kind among the evidence.

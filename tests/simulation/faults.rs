@@ -162,6 +162,10 @@ pub enum Fault {
     DiskFull,
     AppDied,
     AppUnwell,
+    /// Stopped, as by SIGSTOP: it acts on nothing, and goes on with what it was told until that runs out.
+    AppPaused,
+    /// The pod is frozen: its app, its sidecar and `exec` at once.
+    PodPaused,
     /// One of several workers; the app lives on.
     WorkerDied,
     /// It closes its session and opens another, where a session is not evidence.
@@ -208,7 +212,7 @@ pub enum Fault {
 }
 
 impl Fault {
-    pub const ALL: [Fault; 69] = [
+    pub const ALL: [Fault; 71] = [
         Fault::RequestLost,
         Fault::RequestLate,
         Fault::AnswerLost,
@@ -242,6 +246,8 @@ impl Fault {
         Fault::DiskFull,
         Fault::AppDied,
         Fault::AppUnwell,
+        Fault::AppPaused,
+        Fault::PodPaused,
         Fault::WorkerDied,
         Fault::WorkerReconnected,
         Fault::SessionClosed,
@@ -291,7 +297,7 @@ impl Fault {
         Fault::WatchSilent,
         Fault::ServerLags,
     ];
-    const PROCESS: [Fault; 18] = [
+    const PROCESS: [Fault; 20] = [
         Fault::Paused,
         Fault::Paused,
         Fault::Crashed,
@@ -303,6 +309,8 @@ impl Fault {
         Fault::DiskFull,
         Fault::AppDied,
         Fault::AppUnwell,
+        Fault::AppPaused,
+        Fault::PodPaused,
         Fault::WorkerDied,
         Fault::WorkerReconnected,
         Fault::SessionClosed,
@@ -343,7 +351,7 @@ impl Fault {
         Fault::Deleted,
         Fault::Recreated,
     ];
-    const HAND_OVER: [Fault; 14] = [
+    const HAND_OVER: [Fault; 15] = [
         Fault::SteppedDown,
         Fault::SteppedDownTo,
         Fault::SteppedDownTo,
@@ -356,6 +364,7 @@ impl Fault {
         Fault::TerminatedWaiting,
         Fault::AppDied,
         Fault::AppUnwell,
+        Fault::AppPaused,
         Fault::WorkerDied,
         Fault::SessionClosed,
     ];

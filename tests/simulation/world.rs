@@ -91,6 +91,10 @@ enum Event {
         pod: usize,
         run: u32,
     },
+    AppGoesOn {
+        pod: usize,
+        run: u32,
+    },
     WorkerStarts {
         pod: usize,
         run: u32,
@@ -499,6 +503,10 @@ impl World {
     }
 
     fn happen(&mut self, event: Event) {
+        if let Some(goes_on) = self.stands_until(&event) {
+            self.queue_at(goes_on, event);
+            return;
+        }
         match event {
             Event::Run { pod, life } => {
                 if self.pods[pod].is(life) {
@@ -532,6 +540,11 @@ impl World {
             Event::AppDies { pod, run } => {
                 if self.pods[pod].app.run == run {
                     self.app_dies(pod, None);
+                }
+            }
+            Event::AppGoesOn { pod, run } => {
+                if self.pods[pod].app.run == run {
+                    self.app_goes_on(pod);
                 }
             }
             Event::WorkerStarts { pod, run, plan } => {
@@ -599,8 +612,19 @@ impl World {
 
     // ---- Laws of liveness ----
 
+    /// Whose app was told to lead, or would be if it did not stand still.
+    fn leader(&self) -> Option<(usize, u64)> {
+        let leads_while_its_app_stands = || {
+            self.pods.iter().filter(|pod| pod.app.stands(self.at)).find_map(|pod| {
+                let leading = pod.process.as_ref()?.board.status().leading_at(pod.clock.boot(self.at))?.token;
+                Some((pod.index, leading))
+            })
+        };
+        self.checks.anybody_leads(self.at).or_else(leads_while_its_app_stands)
+    }
+
     fn look(&mut self) {
-        let leader = self.checks.anybody_leads(self.at);
+        let leader = self.leader();
         let led = leader.is_some() || self.foreign.as_ref().is_some_and(|foreign| foreign.leading.is_some());
         if let Some(expected) = &self.expected {
             if leader

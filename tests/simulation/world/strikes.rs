@@ -72,6 +72,17 @@ impl World {
                 self.pause(pod, strike.lasts);
                 self.pods[pod].process.is_some()
             }
+            Fault::AppPaused => self.pause_app(pod, until),
+            Fault::PodPaused => {
+                if self.pods[pod].process.is_none() || !self.app_stands(pod, until) {
+                    return false;
+                }
+                if let Some(exec) = &mut self.pods[pod].exec {
+                    exec.stands_until = until;
+                }
+                self.pause(pod, strike.lasts);
+                true
+            }
             Fault::Crashed if self.plan.class == Class::Restarts => {
                 let back = self.rng.millis(1, 100);
                 self.crash(pod, back, StartState::Own)
@@ -130,7 +141,7 @@ impl World {
             }),
             Fault::WorkerReconnected => self.strike_worker(pod, |world, worker| {
                 // Where a session is evidence, who closes it declares that it has stopped.
-                let allowed = !world.pods[pod].plan.has(Evidence::Session);
+                let allowed = !world.pods[pod].plan.has(Evidence::Session) && !world.pods[pod].app.stands(world.at);
                 if allowed {
                     world.deliver(pod, Work::CloseSession { worker, by_peer: true });
                 }
@@ -264,8 +275,46 @@ impl World {
         true
     }
 
-    /// L2: in two writes, a watch's delivery and the jitter, after the promise where nothing is proved.
+    /// An app that stands still shows that it lives by a lock or a session, not to a probe, and not by asking.
+    fn pause_app(&mut self, pod: usize, until: Time) -> bool {
+        let leads = self.checks.leads_now(self.at, pod);
+        if !self.app_stands(pod, until) {
+            return false;
+        }
+        let lasts = until.since(self.at);
+        let (plan, config) = (&self.pods[pod].plan, &self.pods[pod].config);
+        let (probed, asks) = (plan.has(Evidence::Probe), plan.has(Evidence::Asking));
+        let (timeout, duration) = (config.answer_ttl * beside::APP_TIMEOUT, config.lease_duration);
+        let noticed = if probed { Duration::ZERO } else { timeout + timeout / 500 };
+        let (Some(token), Some(life)) = (leads, self.pods[pod].process.as_ref().map(|process| process.life)) else {
+            return true;
+        };
+        if probed || asks {
+            // Another fault may come a little later than that.
+            if lasts > noticed + Duration::from_millis(600) && noticed < duration {
+                self.expect_hand_over_after(noticed, pod, false, true, None);
+            }
+        } else if self.plan.class == Class::HandOver {
+            let later = lasts.min(duration);
+            self.after(later, Event::MustStillLead { pod, life, token, law: "app stands" });
+        }
+        true
+    }
+
     fn expect_hand_over(&mut self, pod: usize, proved: bool, may_return: bool, named: Option<usize>) {
+        self.expect_hand_over_after(Duration::ZERO, pod, proved, may_return, named);
+    }
+
+    /// L2: in two writes, a watch's delivery and the jitter, after the promise where nothing is proved; and after what
+    /// it takes to notice.
+    fn expect_hand_over_after(
+        &mut self,
+        noticed: Duration,
+        pod: usize,
+        proved: bool,
+        may_return: bool,
+        named: Option<usize>,
+    ) {
         if self.plan.class != Class::HandOver {
             return;
         }
@@ -282,7 +331,7 @@ impl World {
             let enforced = plan.exec.map_or(Duration::ZERO, |grace| grace + Duration::from_millis(150));
             let promise = if proved && plan.exec.is_none() { Duration::ZERO } else { config.answer_ttl };
             let returns = self.pods[pod].process.as_ref().filter(|_| may_return).map(|process| process.token);
-            self.expect("L2", pod, returns, promise + enforced + Duration::from_millis(notice + 350));
+            self.expect("L2", pod, returns, noticed + promise + enforced + Duration::from_millis(notice + 350));
             self.expected.iter_mut().for_each(|expected| expected.named = named);
         }
     }
