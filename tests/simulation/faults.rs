@@ -178,10 +178,17 @@ pub enum Fault {
     /// An ordinary container: lead on until the app has ended.
     TerminatedWaiting,
     SteppedDown,
-    /// To a pod, or to one that is none.
+    /// To a pod whose sidecar runs.
     SteppedDownTo,
+    /// To a pod whose sidecar was killed just before, and is not back yet.
+    SteppedDownToDead,
+    /// To one that is no pod.
+    SteppedDownToNobody,
     // Requests in the Lease.
+    /// For nobody by name, or a pod whose sidecar runs.
     StepDownAsked,
+    StepDownAskedForDead,
+    StepDownAskedForNobody,
     StepDownAskedOfAnotherTerm,
     StepDownAskedForItself,
     StepDownGarbled,
@@ -212,7 +219,7 @@ pub enum Fault {
 }
 
 impl Fault {
-    pub const ALL: [Fault; 71] = [
+    pub const ALL: [Fault; 75] = [
         Fault::RequestLost,
         Fault::RequestLate,
         Fault::AnswerLost,
@@ -257,7 +264,11 @@ impl Fault {
         Fault::TerminatedWaiting,
         Fault::SteppedDown,
         Fault::SteppedDownTo,
+        Fault::SteppedDownToDead,
+        Fault::SteppedDownToNobody,
         Fault::StepDownAsked,
+        Fault::StepDownAskedForDead,
+        Fault::StepDownAskedForNobody,
         Fault::StepDownAskedOfAnotherTerm,
         Fault::StepDownAskedForItself,
         Fault::StepDownGarbled,
@@ -351,11 +362,15 @@ impl Fault {
         Fault::Deleted,
         Fault::Recreated,
     ];
-    const HAND_OVER: [Fault; 15] = [
+    const HAND_OVER: [Fault; 19] = [
         Fault::SteppedDown,
         Fault::SteppedDownTo,
         Fault::SteppedDownTo,
+        Fault::SteppedDownToDead,
+        Fault::SteppedDownToNobody,
         Fault::StepDownAsked,
+        Fault::StepDownAskedForDead,
+        Fault::StepDownAskedForNobody,
         Fault::StepDownAskedOfAnotherTerm,
         Fault::StepDownAskedForItself,
         Fault::StepDownGarbled,

@@ -10,6 +10,11 @@ pub(super) enum OnSigterm {
     WaitForApp,
 }
 
+/// Requests that are heeded.
+const ASKED: [Fault; 3] = [Fault::StepDownAsked, Fault::StepDownAskedForDead, Fault::StepDownAskedForNobody];
+/// Who stepped down lets the others go first for so long.
+const HOLD_OFF: Duration = Duration::from_secs(2);
+
 impl World {
     pub(super) fn strike(&mut self, strike: Strike) {
         let at = self.at;
@@ -163,21 +168,20 @@ impl World {
             Fault::TerminatedAppFirst => self.terminate(pod, OnSigterm::Release, strike.lasts),
             Fault::TerminatedWaiting => self.terminate(pod, OnSigterm::WaitForApp, strike.lasts),
             Fault::SteppedDown => self.told_to_step_down(pod, None),
-            Fault::SteppedDownTo => {
-                let to = self.some_successor(pod);
+            Fault::SteppedDownTo | Fault::SteppedDownToDead | Fault::SteppedDownToNobody => {
+                if !self.leads(pod) {
+                    return false;
+                }
+                let Some(to) = self.successor(strike, pod) else { return false };
                 self.told_to_step_down(pod, Some(to))
             }
-            Fault::StepDownAsked => {
-                let to = self.rng.percent(70).then(|| self.some_successor(pod));
-                let named = to.clone();
-                let asked = self.annotate(pod, strike.fault, |token, _| match &named {
-                    Some(to) => format!("{token}/{to}"),
-                    None => token.to_string(),
-                });
-                if asked {
-                    self.expect_step_down(pod, to.as_deref());
+            Fault::StepDownAsked if self.rng.percent(30) => self.asked_to_step_down(pod, strike.fault, None),
+            Fault::StepDownAsked | Fault::StepDownAskedForDead | Fault::StepDownAskedForNobody => {
+                if !self.leads(pod) {
+                    return false;
                 }
-                asked
+                let Some(to) = self.successor(strike, pod) else { return false };
+                self.asked_to_step_down(pod, strike.fault, Some(&to))
             }
             Fault::StepDownAskedOfAnotherTerm => {
                 let other = self.rng.pick(&[-1, 1, -1000]);
@@ -227,10 +231,33 @@ impl World {
 
     // ---- Stepping down ----
 
-    /// Another pod, or none that there is.
-    fn some_successor(&mut self, pod: usize) -> String {
-        let other = self.rng.between(0, self.pods.len() as u64) as usize;
-        if other == pod || other == self.pods.len() { "pod-99".into() } else { format!("pod-{other}") }
+    /// Who is named: whose sidecar runs, whose does not right then, or no pod.
+    fn successor(&mut self, strike: Strike, pod: usize) -> Option<String> {
+        let dead = match strike.fault {
+            Fault::SteppedDownToNobody | Fault::StepDownAskedForNobody => return Some("pod-99".into()),
+            fault => matches!(fault, Fault::SteppedDownToDead | Fault::StepDownAskedForDead),
+        };
+        let others = self.pods.iter().filter(|other| other.index != pod && (dead || other.process.is_some()));
+        let others: Vec<usize> = others.map(|other| other.index).collect();
+        let other = (!others.is_empty()).then(|| self.rng.pick(&others))?;
+        if dead {
+            // It stays away at least until the release.
+            let released = self.pods[pod].config.answer_ttl + Duration::from_secs(1);
+            let back = self.until(released.max(strike.lasts / 4)).since(self.at);
+            self.crash(other, back, StartState::Own);
+        }
+        Some(format!("pod-{other}"))
+    }
+
+    fn asked_to_step_down(&mut self, pod: usize, fault: Fault, to: Option<&str>) -> bool {
+        let asked = self.annotate(pod, fault, |token, _| match to {
+            Some(to) => format!("{token}/{to}"),
+            None => token.to_string(),
+        });
+        if asked {
+            self.expect_step_down(pod, to);
+        }
+        asked
     }
 
     fn told_to_step_down(&mut self, pod: usize, to: Option<String>) -> bool {
@@ -252,7 +279,18 @@ impl World {
                 process.presence.gone().is_none() && process.shutting_down.is_none() && process.watch_alive
             })
         });
-        self.expect_hand_over(pod, false, false, named);
+        let (this, within) = (&self.pods[pod], self.hand_over_within(pod, false));
+        let eligible = |process: &Process| process.presence.gone().is_none() && process.shutting_down.is_none();
+        let token = this.process.as_ref().filter(|process| eligible(process)).map(|process| process.token);
+        if self.somebody_else_can(pod) {
+            self.expect_hand_over(pod, false, false, named);
+        } else if self.plan.class == Class::HandOver && this.app.alive && token.is_some() {
+            // Its successor is dead, and nobody else is there: it leads again, or who comes back meanwhile, which tells
+            // an exclusive session nothing for an answer TTL.
+            let hold_off = HOLD_OFF.min(this.config.lease_duration);
+            let restarted = this.config.answer_ttl + Duration::from_millis(50);
+            self.expect("L2", pod, token, within + hold_off + hold_off / 500 + restarted);
+        }
     }
 
     /// By `kubectl annotate`, of the term that the Lease names.
@@ -267,7 +305,7 @@ impl World {
             return false;
         }
         if let Some(life) = life
-            && fault != Fault::StepDownAsked
+            && !ASKED.contains(&fault)
             && self.plan.class == Class::HandOver
         {
             self.after(Duration::from_secs(1), Event::MustStillLead { pod, life, token, law: "step-down" });
@@ -318,22 +356,30 @@ impl World {
         if self.plan.class != Class::HandOver {
             return;
         }
-        let somebody_else = self.pods.iter().any(|other| {
+        if self.somebody_else_can(pod) {
+            let returns = self.pods[pod].process.as_ref().filter(|_| may_return).map(|process| process.token);
+            self.expect("L2", pod, returns, noticed + self.hand_over_within(pod, proved));
+            self.expected.iter_mut().for_each(|expected| expected.named = named);
+        }
+    }
+
+    /// Another pod is there to take the Lease.
+    fn somebody_else_can(&self, pod: usize) -> bool {
+        self.pods.iter().any(|other| {
             other.index != pod
                 && other.process.as_ref().is_some_and(|p| p.presence.gone().is_none() && p.shutting_down.is_none())
                 && other.app.alive
-        });
-        if somebody_else {
-            let config = &self.pods[pod].config;
-            let plan = &self.pods[pod].plan;
-            let notice = if proved || !plan.has(Evidence::Probe) { 30 } else { 500 };
-            // Who enforces is waited for.
-            let enforced = plan.exec.map_or(Duration::ZERO, |grace| grace + Duration::from_millis(150));
-            let promise = if proved && plan.exec.is_none() { Duration::ZERO } else { config.answer_ttl };
-            let returns = self.pods[pod].process.as_ref().filter(|_| may_return).map(|process| process.token);
-            self.expect("L2", pod, returns, noticed + promise + enforced + Duration::from_millis(notice + 350));
-            self.expected.iter_mut().for_each(|expected| expected.named = named);
-        }
+        })
+    }
+
+    fn hand_over_within(&self, pod: usize, proved: bool) -> Duration {
+        let config = &self.pods[pod].config;
+        let plan = &self.pods[pod].plan;
+        let notice = if proved || !plan.has(Evidence::Probe) { 30 } else { 500 };
+        // Who enforces is waited for.
+        let enforced = plan.exec.map_or(Duration::ZERO, |grace| grace + Duration::from_millis(150));
+        let promise = if proved && plan.exec.is_none() { Duration::ZERO } else { config.answer_ttl };
+        promise + enforced + Duration::from_millis(notice + 350)
     }
 
     fn cut_off(&mut self, pod: usize, until: Time, up: bool, down: bool) -> bool {
