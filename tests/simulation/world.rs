@@ -720,9 +720,10 @@ impl World {
                 this.config = Config { replicas: this.config.replicas, ..times };
             }
         }
-        if matches!(state, StartState::OtherPods) && self.plan.one_machine {
+        if matches!(state, StartState::OtherPods) {
             let other = (pod + 1) % self.pods.len();
             self.pods[pod].state = self.pods[other].state.clone();
+            self.count(Fault::CrashedOtherPodsState);
         }
         let this = &mut self.pods[pod];
         this.start(at, matches!(state, StartState::Own), seed, broken);

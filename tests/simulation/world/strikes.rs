@@ -21,7 +21,10 @@ impl World {
         let target = if strike.at_holder { self.holder_pod().unwrap_or(strike.whom) } else { strike.whom };
         self.trace.note(at, || format!("! {:?} at pod {target}, for {:?}", strike.fault, strike.lasts));
         if self.struck(strike, target) {
-            self.count(strike.fault);
+            // The other pod's directory is dealt when the sidecar starts.
+            if strike.fault != Fault::CrashedOtherPodsState {
+                self.count(strike.fault);
+            }
         } else {
             self.trace.note(at, || "! (not possible now)".into());
         }
@@ -94,7 +97,9 @@ impl World {
             }
             Fault::Crashed => self.crash(pod, back / 4, StartState::Own),
             Fault::CrashedStateLost => self.crash(pod, back / 4, StartState::Lost),
-            Fault::CrashedOtherPodsState => self.crash(pod, back / 4, StartState::OtherPods),
+            Fault::CrashedOtherPodsState => {
+                self.plan.one_machine && self.crash(pod, back / 4, StartState::OtherPods)
+            },
             Fault::CrashedAndTerminated => {
                 let start = self.rng.millis(1, 50);
                 let terminated = start + self.rng.millis(1, 25);
