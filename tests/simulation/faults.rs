@@ -216,10 +216,15 @@ pub enum Fault {
     CutOffAndCut,
     CutOffAndBlanked,
     CutOffAndDeleted,
+    // The client-go candidate.
+    ForeignCutOff,
+    ForeignPaused,
+    /// Its process is killed, and another starts under the same identity.
+    ForeignKilled,
 }
 
 impl Fault {
-    pub const ALL: [Fault; 75] = [
+    pub const ALL: [Fault; 78] = [
         Fault::RequestLost,
         Fault::RequestLate,
         Fault::AnswerLost,
@@ -295,7 +300,12 @@ impl Fault {
         Fault::CutOffAndCut,
         Fault::CutOffAndBlanked,
         Fault::CutOffAndDeleted,
+        Fault::ForeignCutOff,
+        Fault::ForeignPaused,
+        Fault::ForeignKilled,
     ];
+
+    const FOREIGN: [Fault; 3] = [Fault::ForeignCutOff, Fault::ForeignPaused, Fault::ForeignKilled];
 
     const NETWORK: [Fault; 9] = [
         Fault::CutOff,
@@ -614,6 +624,7 @@ impl Plan {
                     self.odds = some_odds(rng);
                 }
                 draw(&[Fault::Blanked, Fault::TimesEdited], 0, 1, rng);
+                draw(&Fault::FOREIGN, 0, 3, rng);
                 draw(&Fault::NETWORK, 0, 3, rng);
                 draw(&Fault::PROCESS, 0, 3, rng);
                 draw(&Fault::HAND_OVER, 0, 3, rng);

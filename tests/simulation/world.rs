@@ -260,6 +260,8 @@ pub struct Report {
     pub named: (u64, u64),
     /// Runs of CMD under `leasehold exec`.
     pub enforced: u64,
+    /// A pod was told to lead while the client-go candidate believed that it led.
+    pub foreign_overlaps: u64,
 }
 
 /// Somebody else must lead by then, or the same pod in a new term if its app came back.
@@ -311,6 +313,7 @@ pub struct World {
     unstoppable: bool,
     named: (u64, u64),
     enforced: u64,
+    foreign_overlaps: bool,
 }
 
 /// Runs one schedule: what the plan leaves open, `rng` decides.
@@ -362,6 +365,7 @@ impl World {
             unstoppable: false,
             named: (0, 0),
             enforced: 0,
+            foreign_overlaps: false,
             members: Some(rng.fork()).filter(|rng| rng.clone().between(1, 3) == 1),
             rng,
             plan,
@@ -471,6 +475,7 @@ impl World {
             excused: std::mem::take(&mut self.checks.excused_failures),
             named: self.named,
             enforced: self.enforced,
+            foreign_overlaps: u64::from(self.foreign_overlaps),
             longest_wait: self.led_after_faults.map_or(Duration::ZERO, |led| led.since(self.plan.faults_until)),
         }
     }
@@ -625,7 +630,10 @@ impl World {
 
     fn look(&mut self) {
         let leader = self.leader();
-        let led = leader.is_some() || self.foreign.as_ref().is_some_and(|foreign| foreign.leading.is_some());
+        let foreign_leads = self.foreign.as_ref().is_some_and(|foreign| foreign.leading.is_some());
+        let led = leader.is_some() || foreign_leads;
+        // Its own (docs/peers.md); that no pod took a lease that it held is judged by S3.
+        self.foreign_overlaps |= leader.is_some() && foreign_leads;
         if let Some(expected) = &self.expected {
             if leader
                 .is_some_and(|(pod, token)| pod != expected.not || expected.not_token.is_some_and(|old| token != old))

@@ -36,6 +36,9 @@ impl World {
             Event::AppDies { pod, run } | Event::WorkerStarts { pod, run, .. } if self.pods[pod].app.run == run => {
                 self.pods[pod].app.stands_until
             }
+            Event::ForeignTick | Event::ForeignAnswered { .. } | Event::ForeignTimedOut { .. } => {
+                self.foreign_stands_until()?
+            }
             Event::Exec { pod, .. } => self.pods[pod].exec.as_ref()?.stands_until,
             _ => return None,
         };

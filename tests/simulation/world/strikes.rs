@@ -203,6 +203,9 @@ impl World {
                 self.pods[pod].clock.wall = some_wall(&mut self.rng);
                 true
             }
+            Fault::ForeignCutOff | Fault::ForeignPaused | Fault::ForeignKilled => {
+                self.strike_foreign(strike.fault, until)
+            }
             Fault::CutOffAndCut | Fault::CutOffAndBlanked | Fault::CutOffAndDeleted => self.begin_cut(strike, pod),
             hand => self.hand(hand, until),
         }
@@ -772,6 +775,26 @@ impl World {
 
     // ---- The client-go candidate ----
 
+    fn strike_foreign(&mut self, fault: Fault, until: Time) -> bool {
+        let Some(foreign) = &mut self.foreign else { return false };
+        match fault {
+            Fault::ForeignCutOff => foreign.cut_off_until = foreign.cut_off_until.max(until),
+            Fault::ForeignPaused => foreign.stands_until = foreign.stands_until.max(until),
+            _ => {
+                foreign.killed(until);
+                // The new one waits for no answer to the old one's request, which may still land.
+                if foreign.awaited.take().is_some() {
+                    self.queue_at(until, Event::ForeignTick);
+                }
+            }
+        }
+        true
+    }
+
+    pub(super) fn foreign_stands_until(&self) -> Option<Time> {
+        self.foreign.as_ref().map(|foreign| foreign.stands_until)
+    }
+
     pub(super) fn foreign_tick(&mut self) {
         let cancelled = self.faulty() && self.rng.percent(10);
         let Some(foreign) = &mut self.foreign else { return };
@@ -790,11 +813,9 @@ impl World {
                 let id = self.next_request;
                 let Some(foreign) = &mut self.foreign else { return };
                 foreign.awaited = Some(id);
-                let timeout = foreign.duration;
+                let (timeout, cut_off) = (foreign.duration, foreign.cut_off_until);
                 self.after(timeout, Event::ForeignTimedOut { id, ask: Box::new(ask.clone()) });
-                if let Some(arrives) =
-                    self.hop(Time::START, self.odds().request, Fault::RequestLost, Fault::RequestLate)
-                {
+                if let Some(arrives) = self.hop(cut_off, self.odds().request, Fault::RequestLost, Fault::RequestLate) {
                     self.queue_at(arrives, Event::ForeignArrives { id, ask: Box::new(ask) });
                 }
             }
@@ -822,7 +843,8 @@ impl World {
                 }
             }
         };
-        if let Some(arrives) = self.hop(Time::START, self.odds().answer, Fault::AnswerLost, Fault::AnswerLate) {
+        let cut_off = self.foreign.as_ref().map_or(Time::START, |foreign| foreign.cut_off_until);
+        if let Some(arrives) = self.hop(cut_off, self.odds().answer, Fault::AnswerLost, Fault::AnswerLate) {
             self.queue_at(arrives, Event::ForeignAnswered { id, ask: Box::new(ask), told: Box::new(told) });
         }
     }
