@@ -122,6 +122,14 @@ pub enum Fault {
     // To single requests and events.
     RequestLost,
     RequestLate,
+    /// A write reaches the API server minutes after it was sent, also when all other faults are over.
+    WriteMinutesLate,
+    /// A late write is committed, and its writer has sent another attempt meanwhile.
+    LandedAfterNextAttempt,
+    /// A write of a term reaches the API server after the release of that term was sent.
+    ArrivedAfterRelease,
+    /// A write reaches the API server after another pod's term began.
+    ArrivedAfterSuccessor,
     AnswerLost,
     AnswerLate,
     Refused,
@@ -224,9 +232,13 @@ pub enum Fault {
 }
 
 impl Fault {
-    pub const ALL: [Fault; 78] = [
+    pub const ALL: [Fault; 82] = [
         Fault::RequestLost,
         Fault::RequestLate,
+        Fault::WriteMinutesLate,
+        Fault::LandedAfterNextAttempt,
+        Fault::ArrivedAfterRelease,
+        Fault::ArrivedAfterSuccessor,
         Fault::AnswerLost,
         Fault::AnswerLate,
         Fault::Refused,

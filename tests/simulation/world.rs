@@ -314,6 +314,8 @@ pub struct World {
     named: (u64, u64),
     enforced: u64,
     foreign_overlaps: bool,
+    /// Whose the newest term is, and since when.
+    term_began: (usize, Time),
 }
 
 /// Runs one schedule: what the plan leaves open, `rng` decides.
@@ -366,6 +368,7 @@ impl World {
             named: (0, 0),
             enforced: 0,
             foreign_overlaps: false,
+            term_began: (0, Time::START),
             members: Some(rng.fork()).filter(|rng| rng.clone().between(1, 3) == 1),
             rng,
             plan,
@@ -1015,11 +1018,17 @@ impl World {
                 }
                 let Some(process) = &self.pods[pod].process else { return };
                 let (attempt, timeout) = (write.attempt, write.timeout);
+                let is_release = write.kind == Kind::Release;
                 let (identity, state) = (process.identity.clone(), &self.pods[pod].state);
                 let holder = process.election.seen().record().and_then(Record::holder).unwrap_or_default();
                 let over_former = holder != identity
                     && pod_of(holder) == pod_of(&identity)
                     && state.identities.iter().any(|known| known == holder);
+                let this = &mut self.pods[pod];
+                this.attempted = this.attempted.max((life, attempt));
+                if is_release {
+                    this.released = Some((life, token));
+                }
                 let request = Request::Put { write, sent: Sent { at, identity, token, handed_out, over_former } };
                 self.request(pod, Waiting::Write { attempt }, request, timeout);
             }
@@ -1120,6 +1129,13 @@ impl World {
         let life = process.life;
         process.waiting.insert(id, waiting);
         self.queue_at(gives_up, Event::TimedOut { pod, life, id });
+        if matches!(request, Request::Put { .. }) && self.rng.in_10_000(self.odds().request / 50) {
+            // The schedule goes on until then: whoever leads by then has written since.
+            let arrives = at.plus(self.rng.millis(60_000, 180_000));
+            self.ends = self.ends.max(arrives.plus(Duration::from_secs(2)));
+            self.queue_at(arrives, Event::Arrives { pod, life, id, request: Box::new(request) });
+            return;
+        }
         if let Some(arrives) = self.hop(up_blocked, self.odds().request, Fault::RequestLost, Fault::RequestLate) {
             self.queue_at(arrives, Event::Arrives { pod, life, id, request: Box::new(request) });
         }
@@ -1139,7 +1155,6 @@ impl World {
                 self.count(lost);
                 return None;
             }
-            self.count(late);
             let longest = self.longest_duration * self.rng.pick(&[1, 1, 2, 8]);
             let delay = if self.rng.percent(50) {
                 self.rng.millis(20, 2500)
@@ -1148,8 +1163,10 @@ impl World {
             };
             leaves = self.at.plus(delay);
             if leaves > self.plan.faults_until {
+                self.count(lost);
                 return None;
             }
+            self.count(late);
         }
         Some(leaves.plus(latency))
     }
@@ -1202,6 +1219,16 @@ impl World {
             let (record, version) = self.reads();
             return Answer::Got(record, version);
         };
+        let minutes_late = self.at.since(sent.at) >= Duration::from_secs(60);
+        if minutes_late {
+            self.count(Fault::WriteMinutesLate);
+        }
+        if write.kind != Kind::Release && self.pods[pod].released == Some((life, sent.token)) {
+            self.count(Fault::ArrivedAfterRelease);
+        }
+        if self.term_began.0 != pod && self.term_began.1 > sent.at {
+            self.count(Fault::ArrivedAfterSuccessor);
+        }
         let base = self.api.object.clone();
         if self.broken == Some(BrokenRule::UidNotSent) {
             self.api.fill_in_uid(&mut write);
@@ -1220,6 +1247,17 @@ impl World {
                         write.kind, sent.identity, life, write.attempt, record.version
                     )
                 });
+                if self.pods[pod].attempted.0 == life && self.pods[pod].attempted.1 > write.attempt {
+                    self.count(Fault::LandedAfterNextAttempt);
+                }
+                if matches!(write.kind, Kind::Acquire { .. }) {
+                    self.term_began = (pod, at);
+                }
+                if minutes_late && !self.faulty() {
+                    // A renewal of the time of faults: L4 counts from it.
+                    self.settled = self.settled.max(at.plus(self.room));
+                    self.ends = self.ends.max(self.settled.plus(self.room));
+                }
                 if matches!(write.kind, Kind::Acquire { .. } | Kind::Renew) {
                     self.checks.wrote(&sent.identity, sent.token, sent.handed_out);
                     if let Some(expected) = self.expected.as_mut().filter(|expected| expected.not == pod) {
