@@ -8,6 +8,7 @@ use leasehold::time::Moment;
 use crate::candidate::{File, Yes};
 use crate::checks::Holder;
 use crate::faults::{AppPlan, EXEC_MARGIN, WorkerPlan};
+use crate::trace::Time;
 
 pub struct App {
     pub alive: bool,
@@ -21,6 +22,8 @@ pub struct App {
     /// It said that it does not act on this token any more, of which nothing was promised beyond then. (Where history
     /// is rolled back, a later term may have the same one.)
     pub stopped: Option<(u64, Moment)>,
+    /// All of its processes stand still before then.
+    pub stands_until: Time,
 }
 
 /// One process of the app.
@@ -41,7 +44,13 @@ impl App {
             plan: *plan,
             connected: *plan == WorkerPlan::Asks,
         });
-        App { alive: true, run, wants_start: false, workers: workers.collect(), told: None, stopped: None }
+        let workers = workers.collect();
+        let stands_until = Time::START;
+        App { alive: true, run, wants_start: false, workers, told: None, stopped: None, stands_until }
+    }
+
+    pub fn stands(&self, at: Time) -> bool {
+        self.alive && self.stands_until > at
     }
 
     pub fn worker(&self, id: u32) -> Option<&Worker> {
@@ -77,6 +86,8 @@ pub struct Exec {
     pub holds_alive: bool,
     /// When it looks by itself.
     pub due: Option<Moment>,
+    /// It stands still before then, and CMD with it.
+    pub stands_until: Time,
     pub state: ExecState,
 }
 
@@ -97,7 +108,16 @@ pub struct Run {
 
 impl Exec {
     pub fn new(grace: Duration) -> Exec {
-        Exec { alive: false, run: 0, grace, foreign: 0, holds_alive: false, due: None, state: ExecState::Waits }
+        Exec {
+            alive: false,
+            run: 0,
+            grace,
+            foreign: 0,
+            holds_alive: false,
+            due: None,
+            stands_until: Time::START,
+            state: ExecState::Waits,
+        }
     }
 
     pub fn holds_lock(&self) -> bool {

@@ -284,6 +284,10 @@ pub struct Pod {
     pub unwell_until: Time,
     /// No file can be written before then.
     pub disk_full: Time,
+    /// The newest attempt that was sent, by which life of its sidecar.
+    pub attempted: (u32, u64),
+    /// Whose release was sent last: by which life, of which term.
+    pub released: Option<(u32, u64)>,
     /// How often all that ran beside its sidecar was ended for good.
     pub emptied: u32,
     /// The machine is gone for good.
@@ -310,6 +314,8 @@ impl Pod {
             lags: (Duration::ZERO, Time::START),
             unwell_until: Time::START,
             disk_full: Time::START,
+            attempted: (0, 0),
+            released: None,
             emptied: 0,
             dead: false,
         }
@@ -422,7 +428,7 @@ impl Pod {
 
     /// What a probe finds.
     pub fn is_well(&self, at: Time) -> bool {
-        self.app.alive && self.unwell_until <= at
+        self.app.alive && !self.app.stands(at) && self.unwell_until <= at
     }
 
     /// The place of this kind among the evidence.

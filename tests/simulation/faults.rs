@@ -122,6 +122,14 @@ pub enum Fault {
     // To single requests and events.
     RequestLost,
     RequestLate,
+    /// A write reaches the API server minutes after it was sent, also when all other faults are over.
+    WriteMinutesLate,
+    /// A late write is committed, and its writer has sent another attempt meanwhile.
+    LandedAfterNextAttempt,
+    /// A write of a term reaches the API server after the release of that term was sent.
+    ArrivedAfterRelease,
+    /// A write reaches the API server after another pod's term began.
+    ArrivedAfterSuccessor,
     AnswerLost,
     AnswerLate,
     Refused,
@@ -162,6 +170,10 @@ pub enum Fault {
     DiskFull,
     AppDied,
     AppUnwell,
+    /// Stopped, as by SIGSTOP: it acts on nothing, and goes on with what it was told until that runs out.
+    AppPaused,
+    /// The pod is frozen: its app, its sidecar and `exec` at once.
+    PodPaused,
     /// One of several workers; the app lives on.
     WorkerDied,
     /// It closes its session and opens another, where a session is not evidence.
@@ -174,10 +186,17 @@ pub enum Fault {
     /// An ordinary container: lead on until the app has ended.
     TerminatedWaiting,
     SteppedDown,
-    /// To a pod, or to one that is none.
+    /// To a pod whose sidecar runs.
     SteppedDownTo,
+    /// To a pod whose sidecar was killed just before, and is not back yet.
+    SteppedDownToDead,
+    /// To one that is no pod.
+    SteppedDownToNobody,
     // Requests in the Lease.
+    /// For nobody by name, or a pod whose sidecar runs.
     StepDownAsked,
+    StepDownAskedForDead,
+    StepDownAskedForNobody,
     StepDownAskedOfAnotherTerm,
     StepDownAskedForItself,
     StepDownGarbled,
@@ -207,12 +226,21 @@ pub enum Fault {
     CutOffAndCut,
     CutOffAndBlanked,
     CutOffAndDeleted,
+    // The client-go candidate.
+    ForeignCutOff,
+    ForeignPaused,
+    /// Its process is killed, and another starts under the same identity.
+    ForeignKilled,
 }
 
 impl Fault {
-    pub const ALL: [Fault; 70] = [
+    pub const ALL: [Fault; 83] = [
         Fault::RequestLost,
         Fault::RequestLate,
+        Fault::WriteMinutesLate,
+        Fault::LandedAfterNextAttempt,
+        Fault::ArrivedAfterRelease,
+        Fault::ArrivedAfterSuccessor,
         Fault::AnswerLost,
         Fault::AnswerLate,
         Fault::Refused,
@@ -244,6 +272,8 @@ impl Fault {
         Fault::DiskFull,
         Fault::AppDied,
         Fault::AppUnwell,
+        Fault::AppPaused,
+        Fault::PodPaused,
         Fault::WorkerDied,
         Fault::WorkerReconnected,
         Fault::SessionClosed,
@@ -253,7 +283,11 @@ impl Fault {
         Fault::TerminatedWaiting,
         Fault::SteppedDown,
         Fault::SteppedDownTo,
+        Fault::SteppedDownToDead,
+        Fault::SteppedDownToNobody,
         Fault::StepDownAsked,
+        Fault::StepDownAskedForDead,
+        Fault::StepDownAskedForNobody,
         Fault::StepDownAskedOfAnotherTerm,
         Fault::StepDownAskedForItself,
         Fault::StepDownGarbled,
@@ -281,7 +315,12 @@ impl Fault {
         Fault::CutOffAndCut,
         Fault::CutOffAndBlanked,
         Fault::CutOffAndDeleted,
+        Fault::ForeignCutOff,
+        Fault::ForeignPaused,
+        Fault::ForeignKilled,
     ];
+
+    const FOREIGN: [Fault; 3] = [Fault::ForeignCutOff, Fault::ForeignPaused, Fault::ForeignKilled];
 
     const NETWORK: [Fault; 9] = [
         Fault::CutOff,
@@ -294,7 +333,7 @@ impl Fault {
         Fault::WatchSilent,
         Fault::ServerLags,
     ];
-    const PROCESS: [Fault; 18] = [
+    const PROCESS: [Fault; 20] = [
         Fault::Paused,
         Fault::Paused,
         Fault::Crashed,
@@ -306,6 +345,8 @@ impl Fault {
         Fault::DiskFull,
         Fault::AppDied,
         Fault::AppUnwell,
+        Fault::AppPaused,
+        Fault::PodPaused,
         Fault::WorkerDied,
         Fault::WorkerReconnected,
         Fault::SessionClosed,
@@ -347,11 +388,15 @@ impl Fault {
         Fault::Deleted,
         Fault::Recreated,
     ];
-    const HAND_OVER: [Fault; 14] = [
+    const HAND_OVER: [Fault; 19] = [
         Fault::SteppedDown,
         Fault::SteppedDownTo,
         Fault::SteppedDownTo,
+        Fault::SteppedDownToDead,
+        Fault::SteppedDownToNobody,
         Fault::StepDownAsked,
+        Fault::StepDownAskedForDead,
+        Fault::StepDownAskedForNobody,
         Fault::StepDownAskedOfAnotherTerm,
         Fault::StepDownAskedForItself,
         Fault::StepDownGarbled,
@@ -360,6 +405,7 @@ impl Fault {
         Fault::TerminatedWaiting,
         Fault::AppDied,
         Fault::AppUnwell,
+        Fault::AppPaused,
         Fault::WorkerDied,
         Fault::SessionClosed,
     ];
@@ -594,6 +640,7 @@ impl Plan {
                     self.odds = some_odds(rng);
                 }
                 draw(&[Fault::Blanked, Fault::TimesEdited], 0, 1, rng);
+                draw(&Fault::FOREIGN, 0, 3, rng);
                 draw(&Fault::NETWORK, 0, 3, rng);
                 draw(&Fault::PROCESS, 0, 3, rng);
                 draw(&Fault::HAND_OVER, 0, 3, rng);

@@ -42,6 +42,10 @@ pub struct Foreign {
     pub leading: Option<Time>,
     /// The request whose answer is awaited.
     pub awaited: Option<u64>,
+    /// Nothing of it reaches the API server, nor the other way, before then.
+    pub cut_off_until: Time,
+    /// It is stopped, or dead, before then.
+    pub stands_until: Time,
     wall: i64,
 }
 
@@ -56,8 +60,18 @@ impl Foreign {
             version: None,
             leading: None,
             awaited: None,
+            cut_off_until: Time::START,
+            stands_until: Time::START,
             wall: 1_790_000_000_000_000 + rng.between(0, 1_000_000) as i64,
         }
+    }
+
+    /// Another process takes its place later, and knows nothing.
+    pub fn killed(&mut self, back: Time) {
+        self.observed = None;
+        self.version = None;
+        self.leading = None;
+        self.stands_until = self.stands_until.max(back);
     }
 
     /// Its retry period is over. `cancelled`: its process ends, and another starts later.

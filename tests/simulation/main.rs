@@ -28,6 +28,9 @@ const SCHEDULES: u64 = 20_000;
 /// From so many schedules on, a fault or a state that was never reached fails the run.
 const ENOUGH_TO_REACH_ALL: u64 = 5_000;
 
+/// How much of the end of a failing schedule is printed.
+const LINES: usize = 400;
+
 pub fn number(variable: &str) -> Option<u64> {
     std::env::var(variable)
         .ok()
@@ -47,8 +50,10 @@ fn every_invariant_holds_in_every_schedule() {
     if let Some(seed) = failed {
         let (plan, rng) = schedule(seed);
         let shrunk = shrink(plan, rng, None);
-        println!("{}", told(&shrunk));
-        panic!("seed {seed} fails; above is the smallest schedule like it; to see it whole: make sim SEED={seed}");
+        println!("{}", end_of(&told(&shrunk)));
+        panic!(
+            "seed {seed} fails; above is the end of the smallest schedule like it; to see it whole: make sim SEED={seed} SHRINK=1, and without SHRINK what it came from"
+        );
     }
     sum.print(SystemClock.boot().since(began), threads());
     if n >= ENOUGH_TO_REACH_ALL {
@@ -67,7 +72,15 @@ fn replay(seed: u64) {
     assert!(violation.is_none(), "seed {seed}: {violation:?}");
 }
 
-/// The trace of a schedule.
+/// The end of a trace, where nobody asked for all of it.
+fn end_of(text: &str) -> String {
+    let lines: Vec<&str> = text.lines().collect();
+    let skipped = lines.len().saturating_sub(LINES);
+    let before = if skipped > 0 { format!("({skipped} lines before)\n") } else { String::new() };
+    before + &lines[skipped..].join("\n")
+}
+
+/// The whole trace of a schedule.
 fn told(schedule: &Shrunk) -> String {
     let report = run_caught(&schedule.plan, &schedule.rng, schedule.broken, true);
     let violation = report.violation.map(|violation| format!("\n*** {violation:?}")).unwrap_or_default();

@@ -8,11 +8,12 @@ use leasehold::election::BrokenRule;
 
 use crate::checks::Violation;
 use crate::faults::{Class, Plan};
+use crate::number;
 use crate::rng::Rng;
 use crate::sum::Sum;
 use crate::world::{Report, run};
 
-/// Seeds begin here.
+/// Seeds begin here, unless told.
 const FIRST_SEED: u64 = 1;
 /// A thread takes so many seeds at a time.
 const AT_A_TIME: u64 = 16;
@@ -42,15 +43,16 @@ pub fn run_caught(plan: &Plan, rng: &Rng, broken: Option<BrokenRule>, traced: bo
     })
 }
 
-/// Runs the seeds up to the `n`th. Also gives the smallest seed that fails, if one does; none after it was begun then.
+/// Runs `n` seeds. Also gives the smallest seed that fails, if one does; none after it was begun then.
 pub fn run_all(n: u64) -> (Sum, Option<u64>) {
-    let next = AtomicU64::new(FIRST_SEED);
+    let from = number("LEASEHOLD_SIM_FROM").unwrap_or(FIRST_SEED);
+    let next = AtomicU64::new(from);
     let failed = AtomicU64::new(u64::MAX);
     let work = || {
         let mut sum = Sum::default();
         loop {
             let first = next.fetch_add(AT_A_TIME, Ordering::Relaxed);
-            for seed in first..(first + AT_A_TIME).min(FIRST_SEED + n) {
+            for seed in first..(first + AT_A_TIME).min(from + n) {
                 if seed > failed.load(Ordering::Relaxed) {
                     return sum;
                 }
@@ -62,7 +64,7 @@ pub fn run_all(n: u64) -> (Sum, Option<u64>) {
                 }
                 sum.add(&report);
             }
-            if first >= FIRST_SEED + n {
+            if first >= from + n {
                 return sum;
             }
         }

@@ -28,6 +28,7 @@ pub struct Sum {
     longest_wait: Duration,
     named: (u64, u64),
     enforced: u64,
+    foreign_overlaps: u64,
     /// How long nobody led, at most, in any schedule of the class.
     leaderless: BTreeMap<Class, Duration>,
     /// In how many schedules of the class the invariant failed, as it may there.
@@ -57,6 +58,7 @@ impl Sum {
             longest_wait: report.longest_wait,
             named: report.named,
             enforced: report.enforced,
+            foreign_overlaps: report.foreign_overlaps,
             leaderless: BTreeMap::from([(report.class, report.leaderless)]),
             excused: report.excused.iter().map(|invariant| ((report.class, *invariant), 1)).collect(),
         });
@@ -76,6 +78,7 @@ impl Sum {
         self.longest_wait = self.longest_wait.max(other.longest_wait);
         self.named = (self.named.0 + other.named.0, self.named.1 + other.named.1);
         self.enforced += other.enforced;
+        self.foreign_overlaps += other.foreign_overlaps;
         merge(&mut self.excused, &other.excused);
         for (class, leaderless) in &other.leaderless {
             let longest = self.leaderless.entry(*class).or_default();
@@ -99,6 +102,7 @@ impl Sum {
             "releases to a living pod: {} taken by it, {} by another; {} runs under exec; landed late: {}",
             self.named.0, self.named.1, self.enforced, self.landed_late
         );
+        println!("schedules in which client-go believed that it led beside a pod: {}", self.foreign_overlaps);
         println!("longest wait for a leader with faults over: {:.1} s", self.longest_wait.as_secs_f64());
         let leaderless: Vec<_> =
             self.leaderless.iter().map(|(class, time)| format!("{class:?} {:.1}", time.as_secs_f64())).collect();
@@ -135,6 +139,7 @@ impl Sum {
         never("rights to begin a term", Right::ALL.iter().filter(|right| !self.rights.contains_key(right)).collect());
         never("reasons", Reason::ALL.iter().filter(|reason| !self.reasons.contains_key(reason.as_str())).collect());
         assert!(self.enforced > 0, "never reached, so never tested: a run under exec");
+        assert!(self.foreign_overlaps > 0, "never reached, so never tested: client-go's own overlap");
         assert!(self.named.0 > 0, "never reached, so never tested: a release to a named pod");
         assert!(self.landed_late > 0, "never reached, so never tested: a taking write that landed late");
         if self.schedules < ENOUGH_FOR_EXCUSES {

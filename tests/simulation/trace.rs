@@ -26,9 +26,6 @@ impl fmt::Display for Time {
     }
 }
 
-/// How much of the end of a failing schedule is printed.
-const LINES: usize = 400;
-
 #[derive(Default)]
 pub struct Trace {
     lines: Option<Vec<String>>,
@@ -46,10 +43,6 @@ impl Trace {
     }
 
     pub fn print(&self) -> String {
-        let Some(lines) = &self.lines else { return String::new() };
-        let skipped = lines.len().saturating_sub(LINES);
-        let mut text = if skipped > 0 { format!("({skipped} lines before)\n") } else { String::new() };
-        text.push_str(&lines[skipped..].join("\n"));
-        text
+        self.lines.as_deref().unwrap_or_default().join("\n")
     }
 }

@@ -91,6 +91,10 @@ enum Event {
         pod: usize,
         run: u32,
     },
+    AppGoesOn {
+        pod: usize,
+        run: u32,
+    },
     WorkerStarts {
         pod: usize,
         run: u32,
@@ -260,6 +264,8 @@ pub struct Report {
     pub named: (u64, u64),
     /// Runs of CMD under `leasehold exec`.
     pub enforced: u64,
+    /// A pod was told to lead while the client-go candidate believed that it led.
+    pub foreign_overlaps: u64,
 }
 
 /// Somebody else must lead by then, or the same pod in a new term if its app came back.
@@ -312,6 +318,9 @@ pub struct World {
     spared_until: Time,
     named: (u64, u64),
     enforced: u64,
+    foreign_overlaps: bool,
+    /// Whose the newest term is, and since when.
+    term_began: (usize, Time),
 }
 
 /// Runs one schedule: what the plan leaves open, `rng` decides.
@@ -364,6 +373,8 @@ impl World {
             spared_until: Time::START,
             named: (0, 0),
             enforced: 0,
+            foreign_overlaps: false,
+            term_began: (0, Time::START),
             members: Some(rng.fork()).filter(|rng| rng.clone().between(1, 3) == 1),
             rng,
             plan,
@@ -473,6 +484,7 @@ impl World {
             excused: std::mem::take(&mut self.checks.excused_failures),
             named: self.named,
             enforced: self.enforced,
+            foreign_overlaps: u64::from(self.foreign_overlaps),
             longest_wait: self.led_after_faults.map_or(Duration::ZERO, |led| led.since(self.plan.faults_until)),
         }
     }
@@ -510,6 +522,10 @@ impl World {
     }
 
     fn happen(&mut self, event: Event) {
+        if let Some(goes_on) = self.stands_until(&event) {
+            self.queue_at(goes_on, event);
+            return;
+        }
         match event {
             Event::Run { pod, life } => {
                 if self.pods[pod].is(life) {
@@ -543,6 +559,11 @@ impl World {
             Event::AppDies { pod, run } => {
                 if self.pods[pod].app.run == run {
                     self.app_dies(pod, None);
+                }
+            }
+            Event::AppGoesOn { pod, run } => {
+                if self.pods[pod].app.run == run {
+                    self.app_goes_on(pod);
                 }
             }
             Event::WorkerStarts { pod, run, plan } => {
@@ -612,9 +633,23 @@ impl World {
 
     // ---- Laws of liveness ----
 
+    /// Whose app was told to lead, or would be if it did not stand still.
+    fn leader(&self) -> Option<(usize, u64)> {
+        let leads_while_its_app_stands = || {
+            self.pods.iter().filter(|pod| pod.app.stands(self.at)).find_map(|pod| {
+                let leading = pod.process.as_ref()?.board.status().leading_at(pod.clock.boot(self.at))?.token;
+                Some((pod.index, leading))
+            })
+        };
+        self.checks.anybody_leads(self.at).or_else(leads_while_its_app_stands)
+    }
+
     fn look(&mut self) {
-        let leader = self.checks.anybody_leads(self.at);
-        let led = leader.is_some() || self.foreign.as_ref().is_some_and(|foreign| foreign.leading.is_some());
+        let leader = self.leader();
+        let foreign_leads = self.foreign.as_ref().is_some_and(|foreign| foreign.leading.is_some());
+        let led = leader.is_some() || foreign_leads;
+        // Its own (docs/peers.md); that no pod took a lease that it held is judged by S3.
+        self.foreign_overlaps |= leader.is_some() && foreign_leads;
         if let Some(expected) = &self.expected {
             if leader
                 .is_some_and(|(pod, token)| pod != expected.not || expected.not_token.is_some_and(|old| token != old))
@@ -709,9 +744,10 @@ impl World {
                 this.config = Config { replicas: this.config.replicas, ..times };
             }
         }
-        if matches!(state, StartState::OtherPods) && self.plan.one_machine {
+        if matches!(state, StartState::OtherPods) {
             let other = (pod + 1) % self.pods.len();
             self.pods[pod].state = self.pods[other].state.clone();
+            self.count(Fault::CrashedOtherPodsState);
         }
         let this = &mut self.pods[pod];
         this.start(at, matches!(state, StartState::Own), seed, broken);
@@ -995,11 +1031,17 @@ impl World {
                 }
                 let Some(process) = &self.pods[pod].process else { return };
                 let (attempt, timeout) = (write.attempt, write.timeout);
+                let is_release = write.kind == Kind::Release;
                 let (identity, state) = (process.identity.clone(), &self.pods[pod].state);
                 let holder = process.election.seen().record().and_then(Record::holder).unwrap_or_default();
                 let over_former = holder != identity
                     && pod_of(holder) == pod_of(&identity)
                     && state.identities.iter().any(|known| known == holder);
+                let this = &mut self.pods[pod];
+                this.attempted = this.attempted.max((life, attempt));
+                if is_release {
+                    this.released = Some((life, token));
+                }
                 let request = Request::Put { write, sent: Sent { at, identity, token, handed_out, over_former } };
                 self.request(pod, Waiting::Write { attempt }, request, timeout);
             }
@@ -1100,6 +1142,13 @@ impl World {
         let life = process.life;
         process.waiting.insert(id, waiting);
         self.queue_at(gives_up, Event::TimedOut { pod, life, id });
+        if matches!(request, Request::Put { .. }) && self.rng.in_10_000(self.odds().request / 50) {
+            // The schedule goes on until then: whoever leads by then has written since.
+            let arrives = at.plus(self.rng.millis(60_000, 180_000));
+            self.ends = self.ends.max(arrives.plus(Duration::from_secs(2)));
+            self.queue_at(arrives, Event::Arrives { pod, life, id, request: Box::new(request) });
+            return;
+        }
         if let Some(arrives) = self.hop(up_blocked, self.odds().request, Fault::RequestLost, Fault::RequestLate) {
             self.queue_at(arrives, Event::Arrives { pod, life, id, request: Box::new(request) });
         }
@@ -1119,7 +1168,6 @@ impl World {
                 self.count(lost);
                 return None;
             }
-            self.count(late);
             let longest = self.longest_duration * self.rng.pick(&[1, 1, 2, 8]);
             let delay = if self.rng.percent(50) {
                 self.rng.millis(20, 2500)
@@ -1128,8 +1176,10 @@ impl World {
             };
             leaves = self.at.plus(delay);
             if leaves > self.plan.faults_until {
+                self.count(lost);
                 return None;
             }
+            self.count(late);
         }
         Some(leaves.plus(latency))
     }
@@ -1182,6 +1232,16 @@ impl World {
             let (record, version) = self.reads();
             return Answer::Got(record, version);
         };
+        let minutes_late = self.at.since(sent.at) >= Duration::from_secs(60);
+        if minutes_late {
+            self.count(Fault::WriteMinutesLate);
+        }
+        if write.kind != Kind::Release && self.pods[pod].released == Some((life, sent.token)) {
+            self.count(Fault::ArrivedAfterRelease);
+        }
+        if self.term_began.0 != pod && self.term_began.1 > sent.at {
+            self.count(Fault::ArrivedAfterSuccessor);
+        }
         let base = self.api.object.clone();
         if self.broken == Some(BrokenRule::UidNotSent) {
             self.api.fill_in_uid(&mut write);
@@ -1200,6 +1260,17 @@ impl World {
                         write.kind, sent.identity, life, write.attempt, record.version
                     )
                 });
+                if self.pods[pod].attempted.0 == life && self.pods[pod].attempted.1 > write.attempt {
+                    self.count(Fault::LandedAfterNextAttempt);
+                }
+                if matches!(write.kind, Kind::Acquire { .. }) {
+                    self.term_began = (pod, at);
+                }
+                if minutes_late && !self.faulty() {
+                    // A renewal of the time of faults: L4 counts from it.
+                    self.settled = self.settled.max(at.plus(self.room));
+                    self.ends = self.ends.max(self.settled.plus(self.room));
+                }
                 if matches!(write.kind, Kind::Acquire { .. } | Kind::Renew) {
                     self.checks.wrote(&sent.identity, sent.token, sent.handed_out);
                     if let Some(expected) = self.expected.as_mut().filter(|expected| expected.not == pod) {

@@ -8,7 +8,7 @@ use leasehold::report::Promise;
 const LOCK_TRIED: [Duration; 2] = [Duration::from_millis(1), Duration::from_millis(100)];
 const ENFORCEMENT_RETRY: Duration = Duration::from_millis(10);
 /// `--app-timeout`, in answer TTLs.
-const APP_TIMEOUT: u32 = 3;
+pub(super) const APP_TIMEOUT: u32 = 3;
 
 impl World {
     // ---- The app ----
@@ -24,6 +24,53 @@ impl World {
         // Before what it was told runs out, by any clock.
         let again = self.rng.duration(ttl / 4, ttl * 99 / 100);
         self.after(again, Event::Ask { pod });
+    }
+
+    /// When a process that stands still does this.
+    pub(super) fn stands_until(&self, event: &Event) -> Option<Time> {
+        let stands_until = match *event {
+            Event::Ask { pod } | Event::Connects { pod, .. } | Event::Disconnected { pod, .. } => {
+                self.pods[pod].app.stands_until
+            }
+            // SIGTERM waits for a process that is stopped, as all else does but SIGKILL.
+            Event::AppDies { pod, run } | Event::WorkerStarts { pod, run, .. } if self.pods[pod].app.run == run => {
+                self.pods[pod].app.stands_until
+            }
+            Event::ForeignTick | Event::ForeignAnswered { .. } | Event::ForeignTimedOut { .. } => {
+                self.foreign_stands_until()?
+            }
+            Event::Exec { pod, .. } => self.pods[pod].exec.as_ref()?.stands_until,
+            _ => return None,
+        };
+        (stands_until > self.at).then_some(stands_until)
+    }
+
+    /// It stands still, and asks and reads nothing. What it was told before is in force for as long as it was, no longer.
+    pub(super) fn app_stands(&mut self, pod: usize, until: Time) -> bool {
+        let at = self.at;
+        let app = &mut self.pods[pod].app;
+        if !app.alive || until <= at.max(app.stands_until) {
+            return false;
+        }
+        app.stands_until = until;
+        let run = app.run;
+        self.trace.note(at, || format!("pod {pod}'s app is stopped until {until}"));
+        self.queue_at(until, Event::AppGoesOn { pod, run });
+        let noticed = self.rng.millis(100, 500);
+        self.look_later(pod, noticed, || Work::LookAtProbe);
+        true
+    }
+
+    /// It looks at the time before it acts on what it was told; then it reads the file.
+    pub(super) fn app_goes_on(&mut self, pod: usize) {
+        let at = self.at;
+        if !self.pods[pod].app.alive || self.pods[pod].app.stands(at) {
+            return;
+        }
+        self.trace.note(at, || format!("pod {pod}'s app goes on"));
+        self.read_file(pod);
+        let noticed = self.rng.millis(100, 500);
+        self.look_later(pod, noticed, || Work::LookAtProbe);
     }
 
     /// Each quarter of the answer TTL, while it leads.
@@ -87,7 +134,7 @@ impl World {
     /// Everybody reads the file who may. Also at the very moment of its writing, and of a reader's start.
     fn read_file(&mut self, pod: usize) {
         let this = &self.pods[pod];
-        let Some(yes) = this.file.leads else { return };
+        let Some(yes) = this.file.leads.filter(|_| !this.app.stands(self.at)) else { return };
         let identity = this.process.as_ref().map_or("file", |process| &process.identity).to_owned();
         let readers: Vec<_> = this.app.workers.iter().filter(|worker| worker.reads()).map(|worker| worker.id).collect();
         for worker in readers {
@@ -97,7 +144,7 @@ impl World {
 
     /// Some apps acknowledge a loss: those of one process.
     pub(super) fn app_hears_no(&mut self, pod: usize, life: u32, asked: u32) {
-        let acknowledges = self.rng.percent(30);
+        let acknowledges = self.rng.percent(30) && !self.pods[pod].app.stands(self.at);
         let this = &mut self.pods[pod];
         let [worker] = this.app.workers[..] else { return };
         if !this.app.alive || !acknowledges || worker.id != asked {

@@ -24,6 +24,7 @@ impl World {
         exec.alive = false;
         exec.run += 1;
         exec.holds_alive = false;
+        exec.stands_until = Time::START;
         exec.state = ExecState::Waits;
         self.trace.note(at, || format!("pod {pod}'s exec dies"));
         self.checks.holder_ended(pod, Holder::Enforcer);
@@ -152,7 +153,8 @@ impl World {
         let (at, this) = (self.at, &self.pods[pod]);
         let Some(Exec { state: ExecState::Runs(Run { yes: Yes { token, .. }, .. }), .. }) = this.exec else { return };
         let runs = |exec: &Exec| exec.run == run && matches!(exec.state, ExecState::Runs(_));
-        let stopped = this.process.as_ref().is_none_or(|process| process.paused_until > at);
+        let stopped = this.process.as_ref().is_none_or(|process| process.paused_until > at)
+            || this.exec.as_ref().is_some_and(|exec| exec.stands_until.plus(NOTICED) > at);
         if !this.exec.as_ref().is_some_and(runs) || stopped || this.file.stale || this.file.leads.is_some() {
             return;
         }

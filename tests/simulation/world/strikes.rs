@@ -10,14 +10,20 @@ pub(super) enum OnSigterm {
     WaitForApp,
 }
 
+/// Requests that are heeded.
+const ASKED: [Fault; 3] = [Fault::StepDownAsked, Fault::StepDownAskedForDead, Fault::StepDownAskedForNobody];
+/// Who stepped down lets the others go first for so long.
+const HOLD_OFF: Duration = Duration::from_secs(2);
+
 impl World {
     pub(super) fn strike(&mut self, strike: Strike) {
         let at = self.at;
         let target = if strike.at_holder { self.holder_pod().unwrap_or(strike.whom) } else { strike.whom };
         self.trace.note(at, || format!("! {:?} at pod {target}, for {:?}", strike.fault, strike.lasts));
         if self.struck(strike, target) {
-            // This one is done later, and counted then.
-            if strike.fault != Fault::DeletedUnderABlindHolder {
+            // These are done later, and counted then: when the Lease is deleted, and when the other pod's directory is
+            // dealt to a sidecar that starts.
+            if !matches!(strike.fault, Fault::DeletedUnderABlindHolder | Fault::CrashedOtherPodsState) {
                 self.count(strike.fault);
             }
         } else {
@@ -75,13 +81,26 @@ impl World {
                 self.pause(pod, strike.lasts);
                 self.pods[pod].process.is_some()
             }
+            Fault::AppPaused => self.pause_app(pod, until),
+            Fault::PodPaused => {
+                if self.pods[pod].process.is_none() || !self.app_stands(pod, until) {
+                    return false;
+                }
+                if let Some(exec) = &mut self.pods[pod].exec {
+                    exec.stands_until = until;
+                }
+                self.pause(pod, strike.lasts);
+                true
+            }
             Fault::Crashed if self.plan.class == Class::Restarts => {
                 let back = self.rng.millis(1, 100);
                 self.crash(pod, back, StartState::Own)
             }
             Fault::Crashed => self.crash(pod, back / 4, StartState::Own),
             Fault::CrashedStateLost => self.crash(pod, back / 4, StartState::Lost),
-            Fault::CrashedOtherPodsState => self.crash(pod, back / 4, StartState::OtherPods),
+            Fault::CrashedOtherPodsState => {
+                self.plan.one_machine && self.crash(pod, back / 4, StartState::OtherPods)
+            },
             Fault::CrashedAndTerminated => {
                 let start = self.rng.millis(1, 50);
                 let terminated = start + self.rng.millis(1, 25);
@@ -134,7 +153,7 @@ impl World {
             }),
             Fault::WorkerReconnected => self.strike_worker(pod, |world, worker| {
                 // Where a session is evidence, who closes it declares that it has stopped.
-                let allowed = !world.pods[pod].plan.has(Evidence::Session);
+                let allowed = !world.pods[pod].plan.has(Evidence::Session) && !world.pods[pod].app.stands(world.at);
                 if allowed {
                     world.deliver(pod, Work::CloseSession { worker, by_peer: true });
                 }
@@ -156,21 +175,20 @@ impl World {
             Fault::TerminatedAppFirst => self.terminate(pod, OnSigterm::Release, strike.lasts),
             Fault::TerminatedWaiting => self.terminate(pod, OnSigterm::WaitForApp, strike.lasts),
             Fault::SteppedDown => self.told_to_step_down(pod, None),
-            Fault::SteppedDownTo => {
-                let to = self.some_successor(pod);
+            Fault::SteppedDownTo | Fault::SteppedDownToDead | Fault::SteppedDownToNobody => {
+                if !self.leads(pod) {
+                    return false;
+                }
+                let Some(to) = self.successor(strike, pod) else { return false };
                 self.told_to_step_down(pod, Some(to))
             }
-            Fault::StepDownAsked => {
-                let to = self.rng.percent(70).then(|| self.some_successor(pod));
-                let named = to.clone();
-                let asked = self.annotate(pod, strike.fault, |token, _| match &named {
-                    Some(to) => format!("{token}/{to}"),
-                    None => token.to_string(),
-                });
-                if asked {
-                    self.expect_step_down(pod, to.as_deref());
+            Fault::StepDownAsked if self.rng.percent(30) => self.asked_to_step_down(pod, strike.fault, None),
+            Fault::StepDownAsked | Fault::StepDownAskedForDead | Fault::StepDownAskedForNobody => {
+                if !self.leads(pod) {
+                    return false;
                 }
-                asked
+                let Some(to) = self.successor(strike, pod) else { return false };
+                self.asked_to_step_down(pod, strike.fault, Some(&to))
             }
             Fault::StepDownAskedOfAnotherTerm => {
                 let other = self.rng.pick(&[-1, 1, -1000]);
@@ -186,6 +204,9 @@ impl World {
             Fault::WallClockJumped => {
                 self.pods[pod].clock.wall = some_wall(&mut self.rng);
                 true
+            }
+            Fault::ForeignCutOff | Fault::ForeignPaused | Fault::ForeignKilled => {
+                self.strike_foreign(strike.fault, until)
             }
             Fault::CutOffAndCut | Fault::CutOffAndBlanked | Fault::CutOffAndDeleted => self.begin_cut(strike, pod),
             hand => self.hand(hand, until),
@@ -220,10 +241,33 @@ impl World {
 
     // ---- Stepping down ----
 
-    /// Another pod, or none that there is.
-    fn some_successor(&mut self, pod: usize) -> String {
-        let other = self.rng.between(0, self.pods.len() as u64) as usize;
-        if other == pod || other == self.pods.len() { "pod-99".into() } else { format!("pod-{other}") }
+    /// Who is named: whose sidecar runs, whose does not right then, or no pod.
+    fn successor(&mut self, strike: Strike, pod: usize) -> Option<String> {
+        let dead = match strike.fault {
+            Fault::SteppedDownToNobody | Fault::StepDownAskedForNobody => return Some("pod-99".into()),
+            fault => matches!(fault, Fault::SteppedDownToDead | Fault::StepDownAskedForDead),
+        };
+        let others = self.pods.iter().filter(|other| other.index != pod && (dead || other.process.is_some()));
+        let others: Vec<usize> = others.map(|other| other.index).collect();
+        let other = (!others.is_empty()).then(|| self.rng.pick(&others))?;
+        if dead {
+            // It stays away at least until the release.
+            let released = self.pods[pod].config.answer_ttl + Duration::from_secs(1);
+            let back = self.until(released.max(strike.lasts / 4)).since(self.at);
+            self.crash(other, back, StartState::Own);
+        }
+        Some(format!("pod-{other}"))
+    }
+
+    fn asked_to_step_down(&mut self, pod: usize, fault: Fault, to: Option<&str>) -> bool {
+        let asked = self.annotate(pod, fault, |token, _| match to {
+            Some(to) => format!("{token}/{to}"),
+            None => token.to_string(),
+        });
+        if asked {
+            self.expect_step_down(pod, to);
+        }
+        asked
     }
 
     fn told_to_step_down(&mut self, pod: usize, to: Option<String>) -> bool {
@@ -245,7 +289,18 @@ impl World {
                 process.presence.gone().is_none() && process.shutting_down.is_none() && process.watch_alive
             })
         });
-        self.expect_hand_over(pod, false, false, named);
+        let (this, within) = (&self.pods[pod], self.hand_over_within(pod, false));
+        let eligible = |process: &Process| process.presence.gone().is_none() && process.shutting_down.is_none();
+        let token = this.process.as_ref().filter(|process| eligible(process)).map(|process| process.token);
+        if self.somebody_else_can(pod) {
+            self.expect_hand_over(pod, false, false, named);
+        } else if self.plan.class == Class::HandOver && this.app.alive && token.is_some() {
+            // Its successor is dead, and nobody else is there: it leads again, or who comes back meanwhile, which tells
+            // an exclusive session nothing for an answer TTL.
+            let hold_off = HOLD_OFF.min(this.config.lease_duration);
+            let restarted = this.config.answer_ttl + Duration::from_millis(50);
+            self.expect("L2", pod, token, within + hold_off + hold_off / 500 + restarted);
+        }
     }
 
     /// By `kubectl annotate`, of the term that the Lease names.
@@ -260,7 +315,7 @@ impl World {
             return false;
         }
         if let Some(life) = life
-            && fault != Fault::StepDownAsked
+            && !ASKED.contains(&fault)
             && self.plan.class == Class::HandOver
         {
             self.after(Duration::from_secs(1), Event::MustStillLead { pod, life, token, law: "step-down" });
@@ -268,27 +323,73 @@ impl World {
         true
     }
 
-    /// L2: in two writes, a watch's delivery and the jitter, after the promise where nothing is proved.
+    /// An app that stands still shows that it lives by a lock or a session, not to a probe, and not by asking.
+    fn pause_app(&mut self, pod: usize, until: Time) -> bool {
+        let leads = self.checks.leads_now(self.at, pod);
+        if !self.app_stands(pod, until) {
+            return false;
+        }
+        let lasts = until.since(self.at);
+        let (plan, config) = (&self.pods[pod].plan, &self.pods[pod].config);
+        let (probed, asks) = (plan.has(Evidence::Probe), plan.has(Evidence::Asking));
+        let (timeout, duration) = (config.answer_ttl * beside::APP_TIMEOUT, config.lease_duration);
+        let noticed = if probed { Duration::ZERO } else { timeout + timeout / 500 };
+        let (Some(token), Some(life)) = (leads, self.pods[pod].process.as_ref().map(|process| process.life)) else {
+            return true;
+        };
+        if probed || asks {
+            // Another fault may come a little later than that.
+            if lasts > noticed + Duration::from_millis(600) && noticed < duration {
+                self.expect_hand_over_after(noticed, pod, false, true, None);
+            }
+        } else if self.plan.class == Class::HandOver {
+            let later = lasts.min(duration);
+            self.after(later, Event::MustStillLead { pod, life, token, law: "app stands" });
+        }
+        true
+    }
+
     fn expect_hand_over(&mut self, pod: usize, proved: bool, may_return: bool, named: Option<usize>) {
+        self.expect_hand_over_after(Duration::ZERO, pod, proved, may_return, named);
+    }
+
+    /// L2: in two writes, a watch's delivery and the jitter, after the promise where nothing is proved; and after what
+    /// it takes to notice.
+    fn expect_hand_over_after(
+        &mut self,
+        noticed: Duration,
+        pod: usize,
+        proved: bool,
+        may_return: bool,
+        named: Option<usize>,
+    ) {
         if self.plan.class != Class::HandOver {
             return;
         }
-        let somebody_else = self.pods.iter().any(|other| {
+        if self.somebody_else_can(pod) {
+            let returns = self.pods[pod].process.as_ref().filter(|_| may_return).map(|process| process.token);
+            self.expect("L2", pod, returns, noticed + self.hand_over_within(pod, proved));
+            self.expected.iter_mut().for_each(|expected| expected.named = named);
+        }
+    }
+
+    /// Another pod is there to take the Lease.
+    fn somebody_else_can(&self, pod: usize) -> bool {
+        self.pods.iter().any(|other| {
             other.index != pod
                 && other.process.as_ref().is_some_and(|p| p.presence.gone().is_none() && p.shutting_down.is_none())
                 && other.app.alive
-        });
-        if somebody_else {
-            let config = &self.pods[pod].config;
-            let plan = &self.pods[pod].plan;
-            let notice = if proved || !plan.has(Evidence::Probe) { 30 } else { 500 };
-            // Who enforces is waited for.
-            let enforced = plan.exec.map_or(Duration::ZERO, |grace| grace + Duration::from_millis(150));
-            let promise = if proved && plan.exec.is_none() { Duration::ZERO } else { config.answer_ttl };
-            let returns = self.pods[pod].process.as_ref().filter(|_| may_return).map(|process| process.token);
-            self.expect("L2", pod, returns, promise + enforced + Duration::from_millis(notice + 350));
-            self.expected.iter_mut().for_each(|expected| expected.named = named);
-        }
+        })
+    }
+
+    fn hand_over_within(&self, pod: usize, proved: bool) -> Duration {
+        let config = &self.pods[pod].config;
+        let plan = &self.pods[pod].plan;
+        let notice = if proved || !plan.has(Evidence::Probe) { 30 } else { 500 };
+        // Who enforces is waited for.
+        let enforced = plan.exec.map_or(Duration::ZERO, |grace| grace + Duration::from_millis(150));
+        let promise = if proved && plan.exec.is_none() { Duration::ZERO } else { config.answer_ttl };
+        promise + enforced + Duration::from_millis(notice + 350)
     }
 
     fn cut_off(&mut self, pod: usize, until: Time, up: bool, down: bool) -> bool {
@@ -708,6 +809,26 @@ impl World {
 
     // ---- The client-go candidate ----
 
+    fn strike_foreign(&mut self, fault: Fault, until: Time) -> bool {
+        let Some(foreign) = &mut self.foreign else { return false };
+        match fault {
+            Fault::ForeignCutOff => foreign.cut_off_until = foreign.cut_off_until.max(until),
+            Fault::ForeignPaused => foreign.stands_until = foreign.stands_until.max(until),
+            _ => {
+                foreign.killed(until);
+                // The new one waits for no answer to the old one's request, which may still land.
+                if foreign.awaited.take().is_some() {
+                    self.queue_at(until, Event::ForeignTick);
+                }
+            }
+        }
+        true
+    }
+
+    pub(super) fn foreign_stands_until(&self) -> Option<Time> {
+        self.foreign.as_ref().map(|foreign| foreign.stands_until)
+    }
+
     pub(super) fn foreign_tick(&mut self) {
         let cancelled = self.faulty() && self.rng.percent(10);
         let Some(foreign) = &mut self.foreign else { return };
@@ -726,11 +847,9 @@ impl World {
                 let id = self.next_request;
                 let Some(foreign) = &mut self.foreign else { return };
                 foreign.awaited = Some(id);
-                let timeout = foreign.duration;
+                let (timeout, cut_off) = (foreign.duration, foreign.cut_off_until);
                 self.after(timeout, Event::ForeignTimedOut { id, ask: Box::new(ask.clone()) });
-                if let Some(arrives) =
-                    self.hop(Time::START, self.odds().request, Fault::RequestLost, Fault::RequestLate)
-                {
+                if let Some(arrives) = self.hop(cut_off, self.odds().request, Fault::RequestLost, Fault::RequestLate) {
                     self.queue_at(arrives, Event::ForeignArrives { id, ask: Box::new(ask) });
                 }
             }
@@ -758,7 +877,8 @@ impl World {
                 }
             }
         };
-        if let Some(arrives) = self.hop(Time::START, self.odds().answer, Fault::AnswerLost, Fault::AnswerLate) {
+        let cut_off = self.foreign.as_ref().map_or(Time::START, |foreign| foreign.cut_off_until);
+        if let Some(arrives) = self.hop(cut_off, self.odds().answer, Fault::AnswerLost, Fault::AnswerLate) {
             self.queue_at(arrives, Event::ForeignAnswered { id, ask: Box::new(ask), told: Box::new(told) });
         }
     }
