@@ -60,11 +60,11 @@ pub fn caught_by(rule: BrokenRule) -> Option<Caught> {
         BrokenRule::EndWhenReleased => caught("everything", 2, 6, &["in time", "busy"]),
         BrokenRule::FormerPromiseForgotten => caught("exec", 2, 4, &["S7", "S1"]),
         BrokenRule::FormerEnforcerForgotten => caught("exec", 2, 4, &["S7", "S1"]),
+        BrokenRule::PromiseWithoutTtl => caught("hands and a crash", 2, 6, &["S1", "S7"]),
+        BrokenRule::PromisePastDeadline => caught("tight, clocks apart", 0, 2, &["S6"]),
         // A3 is broken where this shows.
         BrokenRule::ReleasePutBack => None,
         BrokenRule::UidNotSent
-        | BrokenRule::PromiseWithoutTtl
-        | BrokenRule::PromisePastDeadline
         | BrokenRule::OtherPodsState
         | BrokenRule::SeenForgotten
         | BrokenRule::FormerSessionsForgotten

@@ -28,6 +28,7 @@ fn wrong_rules_are_found_out() {
         BrokenRule::TrustEmptyHolder,
         BrokenRule::RevivePastDeadline,
         BrokenRule::LabelsRestartAge,
+        BrokenRule::PromisePastDeadline,
     ] {
         let caught = caught_by(rule).expect("it is a rule of the election");
         let found = find(rule, &caught).violation.map(|violation| violation.invariant);
