@@ -31,6 +31,13 @@ impl Fault {
         Fault::Killed,
     ];
 
+    /// The one of this word, or all of them where none is asked for.
+    pub fn chosen(word: Option<&str>) -> Vec<Fault> {
+        let Some(word) = word else { return Fault::ALL.to_vec() };
+        let chosen = Fault::ALL.into_iter().find(|fault| fault.word() == word);
+        vec![chosen.unwrap_or_else(|| panic!("FAULT={word}: there are {:?}", Fault::ALL.map(Fault::word)))]
+    }
+
     pub fn word(self) -> &'static str {
         match self {
             Fault::Silent => "silent",

@@ -33,6 +33,18 @@ fn a_silent_link_is_survived_by_both_and_nobody_overlaps_with_leasehold() {
 }
 
 #[test]
+fn a_fault_is_chosen_by_its_word_and_all_of_them_by_none() {
+    assert_eq!(Fault::chosen(Some("late-reply")), [Fault::LateReply]);
+    assert_eq!(Fault::chosen(None), Fault::ALL);
+}
+
+#[test]
+#[should_panic(expected = "FAULT=silant")]
+fn a_fault_of_no_such_word_is_refused() {
+    Fault::chosen(Some("silant"));
+}
+
+#[test]
 #[ignore = "make compare: several minutes"]
 fn compare() {
     let set = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
@@ -42,15 +54,12 @@ fn compare() {
         Some("short") => Times::SHORT,
         Some(other) => panic!("TIMES={other}: default or short"),
     };
+    let faults = Fault::chosen(set("LEASEHOLD_COMPARE_FAULT").as_deref());
     let electors = [&LEASEHOLD, &CLIENT_GO, &CLIENT_GO_RELEASING];
     println!("{rounds} rounds of each, at the same time; {times}");
     electors.iter().for_each(|elector| println!("  {}: {}", elector.name, elector.settings(times)));
     let own = ControlPlane::start();
-    let faults = set("LEASEHOLD_COMPARE_FAULT");
-    for fault in Fault::ALL {
-        if faults.as_deref().is_some_and(|wanted| wanted != fault.word()) {
-            continue;
-        }
+    for fault in faults {
         println!("\n{}", fault.describe(times));
         Row::print_head();
         for row in run(&own, fault, &electors, times, rounds) {

@@ -2,7 +2,8 @@
 //! leads, in one order of things, for the others pass through states that are at rest as well.
 //!
 //! What is under way and late when faults end is, in turn, there at once, or lost for good together with the watches
-//! that are silent; where labels may be edited, they then also are edited each second, which is no fault.
+//! that are silent; where labels may be edited, they then also are edited each second, which is no fault; and where
+//! sidecars may be restarted, they then all are each second, with their state directories: what was waited is kept.
 
 use std::time::Duration;
 
@@ -19,10 +20,25 @@ pub enum Calm {
     LateIsLost,
     /// What is late is there, and labels are edited.
     Labelled,
+    /// What is late is there, and all sidecars are restarted more often than a lease lasts.
+    Restarted,
 }
 
 impl Calm {
-    pub const ALL: [Calm; 3] = [Calm::AllArrives, Calm::LateIsLost, Calm::Labelled];
+    pub const ALL: [Calm; 4] = [Calm::AllArrives, Calm::LateIsLost, Calm::Labelled, Calm::Restarted];
+
+    /// What this one needs is among the faults of the setup.
+    fn is_of(self, setup: &Setup) -> bool {
+        match self {
+            Calm::AllArrives | Calm::LateIsLost => true,
+            Calm::Labelled => setup.allows(Fault::Labelled),
+            Calm::Restarted => setup.allows(Fault::Crashed),
+        }
+    }
+
+    fn strikes_each_second(self) -> bool {
+        matches!(self, Calm::Labelled | Calm::Restarted)
+    }
 
     /// How long it may take after the end of all faults: L4, and what the design makes a candidate wait for beyond D.
     fn bound(self, setup: &Setup, world: &World) -> Duration {
@@ -56,7 +72,7 @@ pub fn judge(space: &Space, world: &World) -> Option<(&'static str, String)> {
         return None;
     }
     let setup = Setup { grid: Duration::from_nanos(1), ..space.setup.clone() };
-    Calm::ALL.into_iter().filter(|calm| *calm != Calm::Labelled || setup.allows(Fault::Labelled)).find_map(|calm| {
+    Calm::ALL.into_iter().filter(|calm| calm.is_of(&setup)).find_map(|calm| {
         let bound = calm.bound(&setup, world);
         match run(space, &setup, world, calm, bound) {
             Ok(waited) => {
@@ -78,7 +94,7 @@ fn run(
     let mut happening = Happening { setup, counts: &space.counts, world: world.clone() };
     let began = happening.world.at;
     happening.faults_end(calm);
-    let mut labelled = began;
+    let mut struck = began;
     loop {
         happening.settle();
         happening.restart();
@@ -98,15 +114,17 @@ fn run(
             return Err(("L4", format!("{calm:?}: nobody leads {bound:?} after the end of all faults: {told:?}")));
         }
         let mut next = happening.world.next_moment(setup);
-        if calm == Calm::Labelled {
-            let second = Time(labelled.0 + 1_000_000_000);
-            if second <= next {
-                (next, labelled) = (second, second);
-            }
+        let second = Time(struck.0 + 1_000_000_000);
+        if calm.strikes_each_second() && second <= next {
+            (next, struck) = (second, second);
         }
         happening.advance_to(next);
-        if calm == Calm::Labelled && labelled == next {
-            happening.edit(&Edit::Label);
+        if struck == next {
+            match calm {
+                Calm::Labelled => happening.edit(&Edit::Label),
+                Calm::Restarted => happening.all_crash(),
+                Calm::AllArrives | Calm::LateIsLost => {}
+            }
         }
     }
 }
@@ -131,6 +149,18 @@ impl Happening<'_> {
             let ending = self.world.process(pod).is_none_or(|process| process.is_ending());
             if self.world.pods[pod].app != App::Alive && !ending {
                 self.app_is(pod, App::Alive);
+            }
+        }
+        self.restart();
+    }
+
+    /// They are started again at once. Those that are ending go on, as their pods do not come back.
+    fn all_crash(&mut self) {
+        // Who leads after a step-down (L2) is said where nothing else happens.
+        self.world.stepped_down = None;
+        for pod in 0..self.world.pods.len() {
+            if self.world.process(pod).is_some_and(|process| !process.is_ending()) {
+                self.crash(pod, false);
             }
         }
         self.restart();

@@ -1,6 +1,6 @@
 //! `make model`: every setup, each to its larger bound, or to that of `make test` (`quick`).
 //!
-//! With `rules`, each rule of the election is broken in turn, and found out.
+//! With `rules`, each rule of the election is broken in turn, and found out; `RULE=name` breaks one, and shows the path.
 //! `SETUP=name` runs one of them, `FAULTS=n` and `DEPTH=n` (seconds of true time) set its bound.
 
 use std::process::ExitCode;
@@ -52,11 +52,16 @@ fn main() -> ExitCode {
 /// With one rule of the election broken, something must be found.
 fn break_rules() -> ExitCode {
     let only = text("RULE");
-    let chosen = |rule: &BrokenRule| only.as_ref().is_none_or(|name| *name == format!("{rule:?}"));
+    let put: Vec<_> = BrokenRule::ALL.iter().filter_map(|rule| Some((*rule, caught_by(*rule)?))).collect();
+    let chosen = |rule: BrokenRule| only.as_ref().is_none_or(|name| *name == format!("{rule:?}"));
+    if !put.iter().any(|(rule, _)| chosen(*rule)) {
+        let names: Vec<_> = put.iter().map(|(rule, _)| rule).collect();
+        eprintln!("no rule of the name {:?} is put to the model; there are {names:?}", only.unwrap_or_default());
+        return ExitCode::FAILURE;
+    }
     let mut missed = 0;
     println!("| Broken rule | Found as | Setup | Steps | States |\n|---|---|---|---|---|");
-    for rule in BrokenRule::ALL.iter().copied().filter(chosen) {
-        let Some(caught) = caught_by(rule) else { continue };
+    for (rule, caught) in put.into_iter().filter(|(rule, _)| chosen(*rule)) {
         let found = find(rule, &caught);
         let invariant = found.violation.as_ref().map(|violation| violation.invariant);
         match invariant {

@@ -214,7 +214,8 @@ pub fn never_reached(explored: &[Explored]) -> Vec<String> {
     note(&"a write that landed late", sum(&|counts| counts.landed_late.get()));
     note(&"a take-over that began late", sum(&|counts| counts.begun_late.get()));
     note(&"a release after a conflict", sum(&|counts| counts.released_after_conflict.get()));
-    note(&"a state without a leader", sum(&|counts| counts.calm.iter().map(Count::get).sum()));
+    // From states without a leader, each way in which faults end.
+    Calm::ALL.iter().for_each(|calm| note(calm, sum(&|counts| counts.calm[*calm as usize].get())));
     never
 }
 

@@ -18,8 +18,8 @@ const fn caught(setup: &'static str, faults: u8, seconds: u64, by: &'static [&'s
     Some(Caught { setup, faults, seconds, by })
 }
 
-/// `None` for the rules of what stands around the election, which is not modelled: the app's lock and sessions, the
-/// report file, and `exec` itself.
+/// `None` for the rules of what is not modelled: the app's lock and sessions, the report file, how `exec` begins, and
+/// a state directory that comes from another pod (of the same machine: here each pod has a clock of its own).
 pub fn caught_by(rule: BrokenRule) -> Option<Caught> {
     match rule {
         BrokenRule::CountFromAnswer => caught("network", 1, 6, &["S2"]),
@@ -60,13 +60,14 @@ pub fn caught_by(rule: BrokenRule) -> Option<Caught> {
         BrokenRule::EndWhenReleased => caught("everything", 2, 6, &["in time", "busy"]),
         BrokenRule::FormerPromiseForgotten => caught("exec", 2, 4, &["S7", "S1"]),
         BrokenRule::FormerEnforcerForgotten => caught("exec", 2, 4, &["S7", "S1"]),
+        BrokenRule::PromiseWithoutTtl => caught("hands and a crash", 2, 6, &["S1", "S7"]),
+        BrokenRule::PromisePastDeadline => caught("tight, clocks apart", 0, 2, &["S6"]),
+        BrokenRule::UidNotSent => caught("released, then deleted", 2, 3, &["S3"]),
+        BrokenRule::SeenForgotten => caught("process", 1, 6, &["L4"]),
+        BrokenRule::ForeignChangeIgnored => caught("exec, deleted", 2, 4, &["S1"]),
         // A3 is broken where this shows.
         BrokenRule::ReleasePutBack => None,
-        BrokenRule::UidNotSent
-        | BrokenRule::PromiseWithoutTtl
-        | BrokenRule::PromisePastDeadline
-        | BrokenRule::OtherPodsState
-        | BrokenRule::SeenForgotten
+        BrokenRule::OtherPodsState
         | BrokenRule::FormerSessionsForgotten
         | BrokenRule::LockNotTaken
         | BrokenRule::LockLetGoEarly
@@ -75,8 +76,7 @@ pub fn caught_by(rule: BrokenRule) -> Option<Caught> {
         | BrokenRule::OneSessionsEndProves
         | BrokenRule::ToldBeforeTheFile
         | BrokenRule::OldFileForgotten
-        | BrokenRule::ReadBeforeLock
-        | BrokenRule::ForeignChangeIgnored => None,
+        | BrokenRule::ReadBeforeLock => None,
     }
 }
 

@@ -197,9 +197,11 @@ impl Setup {
                 (3, 8),
                 &[&[Fault::SteppedDown, Fault::HolderEdited, Fault::Blanked]],
             ),
+            family("released, then deleted", (2, 6), (3, 8), &[&[Fault::SteppedDown, Fault::Deleted]]),
             family("absent", (1, 5), (2, 4), both).beginning(Beginning::Absent),
             family("orphaned", (1, 9), (2, 8), both).beginning(Beginning::Orphaned),
             family("exec", (1, 6), (2, 4), &[Fault::LEAVING, Fault::APP, Fault::PROCESS]).enforced(),
+            family("exec, deleted", (2, 4), (2, 8), &[&[Fault::Deleted, Fault::CrashedStateLost]]).enforced(),
             family("durations", (1, 9), (2, 9), &[&[Fault::Paused, Fault::WatchSilent, Fault::DurationCut]])
                 .durations(),
             family("durations, short first", (1, 6), (2, 5), &[&[Fault::Paused, Fault::CrashedStateLost]])

@@ -448,20 +448,33 @@ impl Happening<'_> {
 
     // ---- Promises ----
 
-    /// The app asks, as it does whenever it can: what it is told is a promise (S1).
+    /// The app asks, as it does whenever it can: what it is told is a promise (S1, S2, S6).
     fn ask(&mut self, pod: usize) {
         let (at, now, ttl) = (self.world.at, self.boot(pod), self.config(pod).answer_ttl);
         let this = &self.world.pods[pod];
         let Some(process) = this.process.as_ref().filter(|process| !process.paused && this.app != App::Dead) else {
             return;
         };
-        let Some(promise) = Promise::of(process.election.status(), now, ttl) else { return };
+        let broken = self.setup.broken;
+        let ttl = if broken == Some(BrokenRule::PromiseWithoutTtl) { self.config(pod).renew_deadline } else { ttl };
+        let Some(mut promise) = Promise::of(process.election.status(), now, ttl) else { return };
+        if broken == Some(BrokenRule::PromisePastDeadline) {
+            promise.until = now + ttl;
+        }
         let end = self.clock(pod).when(promise.until);
         let limit = process.committed.1 + self.config(pod).renew_deadline;
         let stop_by = process.committed.1 + self.config(pod).hold_time();
+        // What the election published, not what the promise made of it.
+        let published = process.election.status().leading.map_or(Moment::BOOT, |leading| leading.valid_until);
         if process.committed.0 != promise.token || promise.valid_until > limit || promise.stop_by > stop_by {
             let committed = process.committed;
             self.fail("S2", || format!("pod {pod} promises by {promise:?}, and {committed:?} is what was committed"));
+        }
+        let deadline = limit.min(published);
+        if now >= deadline || promise.until > deadline {
+            self.fail("S6", || {
+                format!("pod {pod} promises at {now} until {}, and its renew deadline is {deadline}", promise.until)
+            });
         }
         let this = &self.world.pods[pod];
         if this.promise.is_none_or(|old| old < end)

@@ -28,8 +28,11 @@ fn wrong_rules_are_found_out() {
         BrokenRule::TrustEmptyHolder,
         BrokenRule::RevivePastDeadline,
         BrokenRule::LabelsRestartAge,
+        BrokenRule::PromisePastDeadline,
+        BrokenRule::UidNotSent,
+        BrokenRule::SeenForgotten,
     ] {
-        let caught = caught_by(rule).expect("it is a rule of the election");
+        let caught = caught_by(rule).expect("it is put to the model");
         let found = find(rule, &caught).violation.map(|violation| violation.invariant);
         assert!(found.is_some_and(|invariant| caught.by.contains(&invariant)), "{rule:?} is broken: {found:?}");
     }

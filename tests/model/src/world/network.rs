@@ -35,7 +35,7 @@ impl Happening<'_> {
                     (Some(base), Some(object)) => {
                         base.uid == object.record.uid && base.version == object.record.version
                     }
-                    (Some(_), None) => false,
+                    (Some(_), None) => setup.broken == Some(BrokenRule::UidNotSent),
                     (None, Some(_)) => setup.allows(Fault::Deleted),
                     (None, None) => true,
                 }
@@ -72,7 +72,11 @@ impl Happening<'_> {
         let (pod, life, token, handed_out) = (message.pod, message.life, *token, *handed_out);
         let (at, before) = (self.world.at, self.newest());
         let base = self.world.server.api.object.clone();
-        let outcome = match self.world.server.api.put(at, pod, write) {
+        let mut write = Arc::clone(write);
+        if self.setup.broken == Some(BrokenRule::UidNotSent) {
+            self.world.server.api.fill_in_uid(Arc::make_mut(&mut write));
+        }
+        let outcome = match self.world.server.api.put(at, pod, &write) {
             Ok(record) => {
                 if matches!(write.kind, Kind::Acquire { .. } | Kind::Renew)
                     && let Some(process) = self.process(pod).filter(|process| process.life == life)
@@ -82,8 +86,12 @@ impl Happening<'_> {
                         known => known.max((token, handed_out)),
                     };
                 }
-                if let (Kind::Acquire { .. }, Some(base)) = (write.kind, base) {
-                    self.judge_taking(pod, *sent, *former, &base, &record);
+                match (write.kind, base) {
+                    (Kind::Acquire { .. }, Some(base)) => self.judge_taking(pod, *sent, *former, &base, &record),
+                    (Kind::Acquire { .. }, None) => {
+                        self.fail("S3", || format!("pod {pod} took a Lease that was not there, and waited for nobody"));
+                    }
+                    _ => {}
                 }
                 self.changed(before);
                 Outcome::Committed(Box::new(record))

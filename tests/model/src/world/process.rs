@@ -15,8 +15,8 @@ impl Happening<'_> {
         }
         this.lives += 1;
         let identity = format!("pod-{pod}_{}", this.lives);
-        let mut election =
-            Election::new(Config { identity: identity.clone(), ..config }, this.state.seen.clone(), SEED);
+        let seen = this.state.seen.clone().filter(|_| broken != Some(BrokenRule::SeenForgotten));
+        let mut election = Election::new(Config { identity: identity.clone(), ..config }, seen, SEED);
         if !this.state.identities.is_empty() {
             let promised_until =
                 if broken == Some(BrokenRule::FormerPromiseForgotten) { Moment::BOOT } else { now + ttl };
@@ -63,7 +63,7 @@ impl Happening<'_> {
         while let Some(input) = next.take() {
             next = self.handle(pod, input);
         }
-        if self.setup.enforced {
+        if self.setup.enforced && self.setup.broken != Some(BrokenRule::ForeignChangeIgnored) {
             self.heed_foreign_change(pod);
         }
         self.ask(pod);
