@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use http_body_util::{BodyExt, Full, Limited};
+use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::body::{Bytes, Incoming};
 use hyper::{HeaderMap, Request, Response, StatusCode, header};
 use hyper_rustls::{FixedServerNameResolver, HttpsConnectorBuilder};
@@ -29,8 +29,8 @@ use tower::{Layer, Service, ServiceExt};
 
 use super::patience::Patient;
 
-/// The most that one answer may hold: above what etcd stores in an object.
-const LARGEST_ANSWER: usize = 4 << 20;
+/// The most that one answer may hold: etcd stores 1.5 MiB in an object, and JSON may escape each byte of that by six.
+pub(super) const LARGEST_ANSWER: usize = 10 << 20;
 /// A peer that acknowledges nothing for so long is gone.
 const TCP_SILENCE: Duration = Duration::from_secs(8);
 
@@ -123,6 +123,9 @@ pub enum Failure {
         /// `details.causes[].field`
         fields: Vec<String>,
     },
+    /// Nothing is wrong with the connection.
+    #[error("the answer is larger than {} MiB", .0 >> 20)]
+    TooLarge(usize),
     #[error("the answer is no {0}: is that an API server?")]
     NotUnderstood(&'static str),
     #[error("the credentials cannot be read: {0}")]
@@ -134,7 +137,7 @@ impl Failure {
     pub fn may_pass(&self) -> bool {
         match self {
             Failure::Timeout(_) | Failure::Connect(_) | Failure::Broken(_) | Failure::Credentials(_) => true,
-            Failure::NotUnderstood(_) => false,
+            Failure::TooLarge(_) | Failure::NotUnderstood(_) => false,
             Failure::Status { code, .. } => matches!(code, 401 | 429 | 500..=599),
         }
     }
@@ -150,6 +153,7 @@ impl Failure {
             Failure::Timeout(_) => "timeout",
             Failure::Connect(_) => "connect",
             Failure::Broken(_) => "broken",
+            Failure::TooLarge(_) => "too_large",
             Failure::NotUnderstood(_) => "not_understood",
             Failure::Credentials(_) => "credentials",
             Failure::Status { code, .. } => match code {
@@ -215,9 +219,15 @@ impl Connection {
         self.json_and_headers(verb, request, timeout).await.map(|(_, json)| json)
     }
 
-    /// The same as it came.
-    pub async fn bytes(&self, verb: &'static str, request: Request<Body>, timeout: Duration) -> Result<Bytes, Failure> {
-        self.bytes_and_headers(verb, request, timeout).await.map(|(_, bytes)| bytes)
+    /// The same as it came, if it has no more than `most` bytes.
+    pub async fn bytes(
+        &self,
+        verb: &'static str,
+        request: Request<Body>,
+        timeout: Duration,
+        most: usize,
+    ) -> Result<Bytes, Failure> {
+        self.bytes_and_headers(verb, request, timeout, most).await.map(|(_, bytes)| bytes)
     }
 
     /// The same with the headers of the answer.
@@ -227,7 +237,7 @@ impl Connection {
         request: Request<Body>,
         timeout: Duration,
     ) -> Result<(HeaderMap, serde_json::Value), Failure> {
-        let (headers, bytes) = self.bytes_and_headers(verb, request, timeout).await?;
+        let (headers, bytes) = self.bytes_and_headers(verb, request, timeout, LARGEST_ANSWER).await?;
         Ok((headers, parsed(&bytes)?))
     }
 
@@ -236,9 +246,10 @@ impl Connection {
         verb: &'static str,
         request: Request<Body>,
         timeout: Duration,
+        most: usize,
     ) -> Result<(HeaderMap, Bytes), Failure> {
         let over = Arc::clone(&self.link().connected);
-        let result = self.within(verb, request, timeout).await;
+        let result = self.within(verb, request, timeout, most).await;
         if matches!(result, Err(Failure::Timeout(_) | Failure::Broken(_))) {
             let mut link = self.link();
             // Another may have given it up before, and the new one is not to blame.
@@ -256,7 +267,7 @@ impl Connection {
         request: Request<Body>,
         timeout: Duration,
     ) -> Result<serde_json::Value, Failure> {
-        self.within(verb, request, timeout).await.and_then(|(_, bytes)| parsed(&bytes))
+        self.within(verb, request, timeout, LARGEST_ANSWER).await.and_then(|(_, bytes)| parsed(&bytes))
     }
 
     async fn within(
@@ -264,9 +275,10 @@ impl Connection {
         verb: &'static str,
         request: Request<Body>,
         timeout: Duration,
+        most: usize,
     ) -> Result<(HeaderMap, Bytes), Failure> {
         let resource = resource_of(request.uri());
-        match tokio::time::timeout(timeout, self.exchange(verb, request)).await {
+        match tokio::time::timeout(timeout, self.exchange(verb, request, most)).await {
             Ok(result) => result,
             Err(_) => {
                 (self.on_request)(verb, resource, "timeout");
@@ -319,9 +331,14 @@ impl Connection {
         self.link.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
-    async fn exchange(&self, verb: &'static str, request: Request<Body>) -> Result<(HeaderMap, Bytes), Failure> {
+    async fn exchange(
+        &self,
+        verb: &'static str,
+        request: Request<Body>,
+        most: usize,
+    ) -> Result<(HeaderMap, Bytes), Failure> {
         let (head, body) = self.answer(verb, request).await?.into_parts();
-        Ok((head.headers, collect(body).await?))
+        Ok((head.headers, collect(body, most).await?))
     }
 
     /// An answer whose status is a success; others become [`Failure::Status`].
@@ -338,7 +355,7 @@ impl Connection {
         let code = response.status().as_u16();
         let retry_after = response.headers().get(header::RETRY_AFTER).cloned();
         // A body that cannot be read changes nothing about the status.
-        let body = collect(response.into_body()).await.unwrap_or_default();
+        let body = collect(response.into_body(), LARGEST_ANSWER).await.unwrap_or_default();
         Err(status_failure(code, retry_after.as_ref().map(AsRef::as_ref), &body))
     }
 
@@ -370,9 +387,10 @@ fn parsed(bytes: &[u8]) -> Result<serde_json::Value, Failure> {
     serde_json::from_slice(bytes).map_err(|_| Failure::NotUnderstood("JSON"))
 }
 
-async fn collect(body: Incoming) -> Result<Bytes, Failure> {
-    match Limited::new(body, LARGEST_ANSWER).collect().await {
+async fn collect(body: Incoming, most: usize) -> Result<Bytes, Failure> {
+    match Limited::new(body, most).collect().await {
         Ok(body) => Ok(body.to_bytes()),
+        Err(error) if error.is::<LengthLimitError>() => Err(Failure::TooLarge(most)),
         Err(error) => Err(Failure::Broken(chain(&*error))),
     }
 }
