@@ -6,9 +6,11 @@
 //! watch that may still run on it. One that is still being made is waited for by the next request. There is no retry
 //! layer: the election decides what is tried again, and when.
 //!
-//! Configuration is read at the start, and again only on a 401, for credentials may have been rotated. A file that
-//! names another API server by then is not followed: a leader must not turn up in another cluster.
+//! Configuration is read at the start, and again only on a 401, for credentials may have been rotated, and when a
+//! certificate is why there is no connection, for the cluster's authority may have been. A file that names another API
+//! server by then is not followed: a leader must not turn up in another cluster.
 
+use std::io;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -28,6 +30,7 @@ use tower::util::BoxCloneSyncService;
 use tower::{Layer, Service, ServiceExt};
 
 use super::patience::Patient;
+use crate::time::{Clock, Moment, SystemClock};
 
 /// The most that one answer may hold: etcd stores 1.5 MiB in an object, and JSON may escape each byte of that by six.
 pub(super) const LARGEST_ANSWER: usize = 10 << 20;
@@ -36,6 +39,8 @@ const TCP_SILENCE: Duration = Duration::from_secs(8);
 
 /// How long a 401 may take to be answered by new credentials.
 const CREDENTIALS_TIMEOUT: Duration = Duration::from_secs(2);
+/// A certificate that is not trusted has the configuration read again so often at most, whoever asks.
+const AUTHORITY_PAUSE: Duration = Duration::from_secs(5);
 
 type Body = Full<Bytes>;
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -177,6 +182,8 @@ pub type OnRequest = Box<dyn Fn(&'static str, &'static str, &str) + Send + Sync>
 pub struct Connection {
     source: Source,
     link: Mutex<Link>,
+    /// When a certificate may have the configuration read again.
+    read_again_at: Mutex<Moment>,
     on_request: OnRequest,
 }
 
@@ -205,7 +212,8 @@ impl Link {
 impl Connection {
     pub fn new(source: Source, config: &kube::Config, on_request: OnRequest) -> Result<Self, ConfigError> {
         let settings = Arc::new(Settings::of(config)?);
-        Ok(Connection { source, link: Mutex::new(Link::new(settings)), on_request })
+        let link = Mutex::new(Link::new(settings));
+        Ok(Connection { source, link, read_again_at: Mutex::new(Moment::BOOT), on_request })
     }
 
     /// Sends a request and reads the JSON of its answer, all within `timeout`. A 401 is answered by reading the
@@ -309,8 +317,19 @@ impl Connection {
         self.link().give_up();
     }
 
-    /// Reads the configuration again: the credentials may be new. One that cannot be read just now, or not in time,
-    /// leaves things as they are.
+    /// Whether a certificate is to have the configuration read again now; then it is not for a while.
+    fn is_to_read_again(&self) -> bool {
+        let now = SystemClock.boot();
+        let mut at = self.read_again_at.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let due = now >= *at;
+        if due {
+            *at = now + AUTHORITY_PAUSE;
+        }
+        due
+    }
+
+    /// Reads the configuration again: the credentials or the authorities may be new. One that cannot be read just now,
+    /// or not in time, leaves things as they are.
     async fn read_credentials(&self) {
         let source = self.source.clone();
         // A plugin of a kubeconfig runs a command and waits for it.
@@ -344,11 +363,18 @@ impl Connection {
     /// An answer whose status is a success; others become [`Failure::Status`].
     async fn answer(&self, verb: &'static str, request: Request<Body>) -> Result<Response<Incoming>, Failure> {
         let again = request.clone();
-        let mut response = self.send(verb, request).await?;
-        if response.status() == StatusCode::UNAUTHORIZED {
+        let mut sent = self.send(verb, request).await;
+        let outdated = match &sent {
+            Ok(response) => response.status() == StatusCode::UNAUTHORIZED,
+            // Nothing was sent.
+            Err((Failure::Connect(_), Cause::Certificate)) => self.is_to_read_again(),
+            Err(_) => false,
+        };
+        if outdated {
             self.read_credentials().await;
-            response = self.send(verb, again).await?;
+            sent = self.send(verb, again).await;
         }
+        let response = sent.map_err(|(failure, _)| failure)?;
         if response.status().is_success() {
             return Ok(response);
         }
@@ -359,7 +385,7 @@ impl Connection {
         Err(status_failure(code, retry_after.as_ref().map(AsRef::as_ref), &body))
     }
 
-    async fn send(&self, verb: &'static str, request: Request<Body>) -> Result<Response<Incoming>, Failure> {
+    async fn send(&self, verb: &'static str, request: Request<Body>) -> Result<Response<Incoming>, (Failure, Cause)> {
         let resource = resource_of(request.uri());
         let mut stack = self.link().stack.clone();
         let result = match stack.ready().await {
@@ -370,7 +396,31 @@ impl Connection {
             Ok(response) => (self.on_request)(verb, resource, response.status().as_str()),
             Err(_) => (self.on_request)(verb, resource, "error"),
         }
-        result.map_err(|error| transport_failure(&*error))
+        result.map_err(|error| (transport_failure(&*error), Cause::of(&*error)))
+    }
+}
+
+/// What is behind a failure, as far as it matters here.
+enum Cause {
+    /// One end does not accept the other's.
+    Certificate,
+    Other,
+}
+
+impl Cause {
+    fn of(error: &(dyn std::error::Error + 'static)) -> Cause {
+        let mut next = Some(error);
+        while let Some(cause) = next {
+            if let Some(rustls::Error::InvalidCertificate(_) | rustls::Error::AlertReceived(_)) = cause.downcast_ref() {
+                return Cause::Certificate;
+            }
+            // What an I/O error wraps is not its source.
+            next = match cause.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
+                Some(wrapped) => Some(wrapped),
+                None => cause.source(),
+            };
+        }
+        Cause::Other
     }
 }
 
