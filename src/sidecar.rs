@@ -330,7 +330,7 @@ fn serve(
 }
 
 /// Locks the state directory. A former sidecar of this pod that still ends is waited for; with a directory that
-/// another pod uses, this sidecar goes on without one.
+/// another pod uses, or that has no room, this sidecar goes on without one.
 async fn open_state(path: Option<&Path>, owner: Owner) -> Result<Option<StateDir>, RunError> {
     let Some(path) = path else { return Ok(None) };
     let mut told = false;
@@ -350,6 +350,10 @@ async fn open_state(path: Option<&Path>, owner: Owner) -> Result<Option<StateDir
                     path,
                     "another pod's sidecar holds the state directory: going on without one, so a restart will wait the lease out; give each pod its own (an emptyDir)"
                 );
+                return Ok(None);
+            }
+            Err(StateError::Full { path, source }) => {
+                tracing::warn!(path, error = %source, "no room for the state directory: going on without one, so a restart of this sidecar will wait the lease out");
                 return Ok(None);
             }
             Err(error) => return Err(error.into()),

@@ -10,7 +10,8 @@
 //! TTL at most, so it is over an answer TTL after the start; that holds even when the disk was full.
 
 use std::fs::{self, File};
-use std::io::{self, Write as _};
+use std::io;
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -23,11 +24,16 @@ use crate::election::Seen;
 const IDENTITIES_KEPT: usize = 16;
 /// The file that is locked, and says by whom.
 pub const LOCK: &str = "lock";
+/// No owner is longer.
+const LONGEST_OWNER: usize = 4096;
 
 #[derive(Debug, thiserror::Error)]
 pub enum StateError {
     #[error("cannot use the state directory {path}: {source}; mount a writable emptyDir there, or set --state-dir")]
     Io { path: String, source: io::Error },
+    /// Not a fault of the configuration: the sidecar goes on without the directory.
+    #[error("no room for the state directory {path}: {source}")]
+    Full { path: String, source: io::Error },
     /// Another process holds the lock.
     #[error("another sidecar holds the state directory {path}")]
     Held { path: String, same_pod: bool },
@@ -77,13 +83,15 @@ pub struct Inheritance {
 pub struct LeaseState {
     path: PathBuf,
     stored: Stored,
+    /// There was room for it.
+    pub kept: bool,
 }
 
 impl StateDir {
     /// Creates the directory if need be, and locks it. [`StateError::Held`] says whether the holder is this very
     /// pod's (which is ending, and worth waiting for) or another's (with whom the directory is shared by mistake).
     pub fn open(path: &Path, owner: Owner) -> Result<Self, StateError> {
-        let fault = |source| StateError::Io { path: path.display().to_string(), source };
+        let fault = |source| fault(path, source);
         fs::create_dir_all(path).map_err(fault)?;
         let lock =
             File::options().create(true).truncate(false).read(true).write(true).open(path.join(LOCK)).map_err(fault)?;
@@ -96,12 +104,16 @@ impl StateDir {
             }
             Err(errno) => return Err(fault(errno.into())),
         }
-        lock.set_len(0).map_err(fault)?;
-        (&lock).write_all(&serde_json::to_vec(&owner).unwrap_or_default()).map_err(fault)?;
+        match write_owner(&lock, &owner) {
+            // The lock is what counts. A former owner must not be taken for this one.
+            Err(error) if is_lack_of_room(&error) => drop(lock.set_len(0)),
+            written => written.map_err(fault)?,
+        }
         Ok(StateDir { path: path.to_owned(), owner, _lock: lock })
     }
 
-    /// Takes over what is inherited for a lease, and notes `identity` as one that will contend, before it does.
+    /// Takes over what is inherited for a lease, and notes `identity` as one that will contend, before it does. Where
+    /// there is no room for that, this sidecar's own term is one that a restarted one does not know as its own.
     pub fn lease(
         &self,
         lease: &str,
@@ -138,10 +150,38 @@ impl StateDir {
             answer_ttl_ms: u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX),
             seen: inheritance.seen.clone(),
         };
-        let state = LeaseState { path, stored };
-        state.write().map_err(|source| StateError::Io { path: state.path.display().to_string(), source })?;
+        let mut state = LeaseState { path, stored, kept: true };
+        match state.write() {
+            Err(error) if is_lack_of_room(&error) => {
+                state.kept = false;
+                let path = self.path.display();
+                tracing::warn!(%path, lease, %error, "the state directory is full: going on without it, so a restart of this sidecar will wait the lease out");
+            }
+            written => written.map_err(|source| fault(&state.path, source))?,
+        }
         Ok((state, inheritance))
     }
+}
+
+/// Over what is there, and never by way of an empty file: who finds the directory locked asks whose it is. Spaces
+/// cover what is left of a longer one.
+fn write_owner(lock: &File, owner: &Owner) -> io::Result<()> {
+    let mut text = serde_json::to_vec(owner)?;
+    let former = usize::try_from(lock.metadata()?.len()).unwrap_or_default();
+    let length = text.len();
+    text.resize(length.max(former.min(LONGEST_OWNER)), b' ');
+    lock.write_all_at(&text, 0)?;
+    // What is longer than any owner was no owner.
+    if former > LONGEST_OWNER { lock.set_len(length as u64) } else { Ok(()) }
+}
+
+fn fault(path: &Path, source: io::Error) -> StateError {
+    let path = path.display().to_string();
+    if is_lack_of_room(&source) { StateError::Full { path, source } } else { StateError::Io { path, source } }
+}
+
+fn is_lack_of_room(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge)
 }
 
 /// Who locked the directory last, if anybody did.
@@ -168,6 +208,8 @@ impl LeaseState {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::symlink;
+
     use super::*;
 
     fn owner(pod_uid: Option<&str>) -> Owner {
@@ -212,6 +254,61 @@ mod tests {
                 other => panic!("{other:?}"),
             }
         }
+    }
+
+    #[test]
+    fn a_full_disk_costs_what_is_kept_and_not_the_start() {
+        let dir = tempfile::tempdir().unwrap();
+        let place = |name: &str| dir.path().join(name);
+        // What is written there, the kernel has no room for.
+        for name in [LOCK, "web.json.new"] {
+            symlink("/dev/full", place(name)).unwrap();
+        }
+        let state = StateDir::open(dir.path(), owner(Some("u"))).unwrap();
+        let (mut kept, inheritance) = state.lease("web", "a", TTL).unwrap();
+        assert!(!kept.kept && inheritance.former.is_empty());
+        assert!(kept.remember(Seen::nothing()).is_err());
+        // Room again, and what could not be noted is noted with what is seen next.
+        fs::remove_file(place("web.json.new")).unwrap();
+        kept.remember(Seen::nothing()).unwrap();
+        assert_eq!(state.lease("web", "b", TTL).unwrap().1.former, ["a"]);
+    }
+
+    #[test]
+    fn on_a_full_disk_a_restart_still_takes_over_what_was_kept_before() {
+        let dir = tempfile::tempdir().unwrap();
+        drop(StateDir::open(dir.path(), owner(Some("u"))).unwrap().lease("web", "a", TTL).unwrap());
+        symlink("/dev/full", dir.path().join("web.json.new")).unwrap();
+        for start in ["b", "c"] {
+            let state = StateDir::open(dir.path(), owner(Some("u"))).unwrap();
+            assert_eq!(state.lease("web", start, TTL).unwrap().1.former, ["a"], "nothing could be noted since");
+        }
+    }
+
+    #[test]
+    fn a_file_that_may_not_be_written_is_told_as_such() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join("web.json.new")).unwrap();
+        let state = StateDir::open(dir.path(), owner(Some("u"))).unwrap();
+        assert!(matches!(state.lease("web", "a", TTL), Err(StateError::Io { .. })));
+    }
+
+    #[test]
+    fn whose_directory_it_is_can_be_read_at_every_moment() {
+        let dir = tempfile::tempdir().unwrap();
+        let long = Owner { namespace: "n".repeat(60), ..owner(Some("u")) };
+        drop(StateDir::open(dir.path(), long).unwrap());
+        drop(StateDir::open(dir.path(), owner(Some("u"))).unwrap());
+        std::thread::scope(|scope| {
+            let starts = scope.spawn(|| {
+                for _ in 0..2000 {
+                    drop(StateDir::open(dir.path(), owner(Some("u"))).unwrap());
+                }
+            });
+            while !starts.is_finished() {
+                assert_eq!(owner_of(dir.path()), Some(owner(Some("u"))));
+            }
+        });
     }
 
     #[test]

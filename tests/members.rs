@@ -15,6 +15,8 @@ use serde_json::{Value, json};
 use support::clock::{self, wait_for, wait_until};
 use support::control_plane::{SIDECAR, shared};
 use support::front::{Front, Request};
+use support::http::Http;
+use support::proxy::Proxy;
 use support::sidecar::{Builder, Sidecar};
 use support::stage::SOON;
 
@@ -351,6 +353,50 @@ fn readers_of_fifty_members_agree_within_a_second() {
     // They come back.
     driven.renewed.lock().unwrap().extend(0..10);
     agree(&readers, "ten are back", SOON, |view| view["count"] == 49);
+}
+
+/// An API server lets 256 KiB of annotations be in each, whoever writes them: a page of a hundred can have 25 MiB.
+#[test]
+fn leases_too_large_for_one_page_are_listed_by_smaller_ones_over_the_same_connection() {
+    const HEAVY: usize = 18;
+    let namespace = shared().namespace("members");
+    let path = format!("/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases");
+    for number in 0..HEAVY {
+        let lease = json!({
+            "apiVersion": "coordination.k8s.io/v1", "kind": "Lease",
+            "metadata": {
+                "name": Driven::name(number), "labels": {MEMBER_OF: GROUP},
+                "annotations": {"example.com/much": "x".repeat(250_000)},
+            },
+            "spec": {"holderIdentity": format!("{}_x", Driven::name(number)), "leaseDurationSeconds": 3600},
+        });
+        assert_eq!(shared().api("POST", &path, Some(&lease)).expect("an answer").status, 201);
+    }
+    let proxy = Proxy::start(shared().address());
+    let sidecar = Sidecar::of("jobs", &namespace, &shared().kubeconfig_for("admin", Some(proxy.address())), "web-0")
+        .flag("--member-of", GROUP)
+        .flag("--member-lease-duration", "20s")
+        .flag("--member-renew-interval", "1s")
+        .flag("--events", "off")
+        .env("POD_NAMESPACE", &namespace)
+        .start();
+    sidecar.wait_leader(SOON);
+    wait_until("all are listed", SOON * 3, || {
+        sidecar.get("/v1/members").json()["members"].as_array().is_some_and(|all| all.len() == HEAVY + 1)
+    });
+    assert_eq!(members(&sidecar)["listed"], true);
+    wait_until("it is ready", SOON, || {
+        Http::connect(sidecar.probe_address())
+            .and_then(|mut http| http.get("/readyz"))
+            .is_ok_and(|answer| answer.status == 200)
+    });
+    // Three ask at once at the start: the election, and the member for its own Lease and for all.
+    assert!(proxy.connections() <= 3, "{} connections", proxy.connections());
+    let made = proxy.connections();
+    // Longer than lists are apart that fail.
+    thread::sleep(Duration::from_secs(5));
+    assert_eq!(proxy.connections(), made, "nothing was wrong with the connection");
+    assert_eq!(sidecar.warnings(), [""; 0]);
 }
 
 #[test]

@@ -4,6 +4,7 @@
 mod support;
 
 use std::net::TcpListener;
+use std::os::unix::fs::symlink;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -43,6 +44,35 @@ fn a_lease_that_the_restarted_pod_lost_meanwhile_is_not_taken_back() {
     first.wait_status("a standby", SOON, |status| status["holder"] == "b");
     assert!(recorder.first_leader(restarted, |pod| pod == "a").is_none());
     recorder.assert_no_overlap();
+}
+
+/// A write to `/dev/full` fails as one to a full disk does.
+#[test]
+fn a_restart_on_a_full_disk_leads_all_the_same_and_the_next_waits_the_lease_out() {
+    let stage = Stage::released(shared(), "full-disk");
+    let mut pod = stage.pod("a").start();
+    let mut before = token(&pod.wait_leader(SOON));
+    let kept = pod.state_dir().join(format!("{LEASE}.json.new"));
+    pod.kill9();
+    symlink("/dev/full", &kept).expect("a link");
+    // The identity of the one before is still known, and its own cannot be kept.
+    let killed = clock::now();
+    pod.restart();
+    let again = token(&pod.wait_leader(SOON));
+    assert!(clock::now() - killed < DURATION, "it waited for its own former self");
+    assert!(again > before);
+    before = again;
+    assert_eq!(pod.count_log(&["the state directory is full", "wait the lease out"]), 1);
+
+    let killed = clock::now();
+    pod.kill9();
+    pod.restart();
+    let again = token(&pod.wait_leader(SOON));
+    assert!(
+        clock::now() - killed > DURATION - Duration::from_millis(1300),
+        "nobody proved that the former one is dead"
+    );
+    assert!(again > before);
 }
 
 /// Its leader is killed and its sidecar starts anew with another POD_UID: it waits for the lease to run out.

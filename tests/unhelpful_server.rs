@@ -63,6 +63,30 @@ fn a_certificate_of_an_unknown_authority_is_told() {
 }
 
 #[test]
+fn an_authority_that_is_trusted_by_then_needs_no_restart() {
+    let stage = Stage::released(shared(), "new-ca");
+    let proxy = support::proxy::Proxy::start(shared().address());
+    let right = shared().kubeconfig_for("admin", Some(proxy.address()));
+    let kubeconfig = right.with_extension("former");
+    let text = std::fs::read_to_string(&right).expect("was just written");
+    // JSON is YAML.
+    let mut former: serde_json::Value = serde_json::from_str(&text).expect("is JSON");
+    former["clusters"][0]["cluster"].as_object_mut().expect("an object").remove("certificate-authority");
+    std::fs::write(&kubeconfig, former.to_string()).expect("writes a file");
+    let pod = pod(&stage, &kubeconfig).start();
+    pod.wait_requests("list", "error", 3, Duration::from_secs(30));
+    // Nobody hammers at the door meanwhile.
+    let (began, before) = (clock::now(), proxy.connections());
+    std::thread::sleep(Duration::from_secs(6));
+    let made = proxy.connections() - before;
+    let seconds = (clock::now() - began).as_secs() as usize;
+    assert!(made <= seconds * 3, "{made} connections in {seconds} s");
+    std::fs::rename(&right, &kubeconfig).expect("it is replaced");
+    pod.wait_leader(SOON);
+    assert_warned_of(&pod, &["not trusted", "certificate-authority"]);
+}
+
+#[test]
 fn a_server_that_refuses_connections_is_told() {
     let port = Port::reserve();
     let kubeconfig = shared().kubeconfig_for("admin", Some(port.address()));

@@ -242,7 +242,9 @@ async fn ask(api: &Api, term: &Term, to: Option<&str>, deadline: Moment) -> Resu
             Err(Error::NoLease { name: api.name.clone(), namespace: api.namespace.clone() })
         }
         // It may have arrived. The Lease shows whether it did.
-        Err(Failure::Timeout(_) | Failure::Broken(_) | Failure::Status { code: 500..=599, .. }) => Ok(()),
+        Err(
+            Failure::Timeout(_) | Failure::Broken(_) | Failure::TooLarge(_) | Failure::Status { code: 500..=599, .. },
+        ) => Ok(()),
         Err(failure) => {
             let (name, pod) = (api.name.clone(), term.pod.clone());
             Err(Error::Ask { name, pod, advice: operator_advice(&failure, api) })

@@ -53,6 +53,9 @@ fn advice_on(failure: &Failure, namespace: &str, name: &str, role: &Role) -> Str
         // How long that was differs from attempt to attempt.
         Failure::Timeout(_) => "the API server gave no answer in time".into(),
         Failure::Broken(error) => format!("the connection to the API server broke: {error}"),
+        Failure::TooLarge(most) => {
+            format!("the API server's answer is larger than {} MiB, more than etcd keeps in an object unless it is told to: what is in the Lease?", most >> 20)
+        }
         Failure::NotUnderstood(what) => format!("the answer is no {what}: does the address lead to an API server?"),
         Failure::Credentials(error) => format!("the credentials for the API server cannot be used: {error}"),
     }

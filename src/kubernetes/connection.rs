@@ -6,15 +6,17 @@
 //! watch that may still run on it. One that is still being made is waited for by the next request. There is no retry
 //! layer: the election decides what is tried again, and when.
 //!
-//! Configuration is read at the start, and again only on a 401, for credentials may have been rotated. A file that
-//! names another API server by then is not followed: a leader must not turn up in another cluster.
+//! Configuration is read at the start, and again only on a 401, for credentials may have been rotated, and when a
+//! certificate is why there is no connection, for the cluster's authority may have been. A file that names another API
+//! server by then is not followed: a leader must not turn up in another cluster.
 
+use std::io;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use http_body_util::{BodyExt, Full, Limited};
+use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::body::{Bytes, Incoming};
 use hyper::{HeaderMap, Request, Response, StatusCode, header};
 use hyper_rustls::{FixedServerNameResolver, HttpsConnectorBuilder};
@@ -28,14 +30,17 @@ use tower::util::BoxCloneSyncService;
 use tower::{Layer, Service, ServiceExt};
 
 use super::patience::Patient;
+use crate::time::{Clock, Moment, SystemClock};
 
-/// The most that one answer may hold: above what etcd stores in an object.
-const LARGEST_ANSWER: usize = 4 << 20;
+/// The most that one answer may hold: etcd stores 1.5 MiB in an object, and JSON may escape each byte of that by six.
+pub(super) const LARGEST_ANSWER: usize = 10 << 20;
 /// A peer that acknowledges nothing for so long is gone.
 const TCP_SILENCE: Duration = Duration::from_secs(8);
 
 /// How long a 401 may take to be answered by new credentials.
 const CREDENTIALS_TIMEOUT: Duration = Duration::from_secs(2);
+/// A certificate that is not trusted has the configuration read again so often at most, whoever asks.
+const AUTHORITY_PAUSE: Duration = Duration::from_secs(5);
 
 type Body = Full<Bytes>;
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -123,6 +128,9 @@ pub enum Failure {
         /// `details.causes[].field`
         fields: Vec<String>,
     },
+    /// Nothing is wrong with the connection.
+    #[error("the answer is larger than {} MiB", .0 >> 20)]
+    TooLarge(usize),
     #[error("the answer is no {0}: is that an API server?")]
     NotUnderstood(&'static str),
     #[error("the credentials cannot be read: {0}")]
@@ -134,7 +142,7 @@ impl Failure {
     pub fn may_pass(&self) -> bool {
         match self {
             Failure::Timeout(_) | Failure::Connect(_) | Failure::Broken(_) | Failure::Credentials(_) => true,
-            Failure::NotUnderstood(_) => false,
+            Failure::TooLarge(_) | Failure::NotUnderstood(_) => false,
             Failure::Status { code, .. } => matches!(code, 401 | 429 | 500..=599),
         }
     }
@@ -150,6 +158,7 @@ impl Failure {
             Failure::Timeout(_) => "timeout",
             Failure::Connect(_) => "connect",
             Failure::Broken(_) => "broken",
+            Failure::TooLarge(_) => "too_large",
             Failure::NotUnderstood(_) => "not_understood",
             Failure::Credentials(_) => "credentials",
             Failure::Status { code, .. } => match code {
@@ -173,6 +182,8 @@ pub type OnRequest = Box<dyn Fn(&'static str, &'static str, &str) + Send + Sync>
 pub struct Connection {
     source: Source,
     link: Mutex<Link>,
+    /// When a certificate may have the configuration read again.
+    read_again_at: Mutex<Moment>,
     on_request: OnRequest,
 }
 
@@ -201,7 +212,8 @@ impl Link {
 impl Connection {
     pub fn new(source: Source, config: &kube::Config, on_request: OnRequest) -> Result<Self, ConfigError> {
         let settings = Arc::new(Settings::of(config)?);
-        Ok(Connection { source, link: Mutex::new(Link::new(settings)), on_request })
+        let link = Mutex::new(Link::new(settings));
+        Ok(Connection { source, link, read_again_at: Mutex::new(Moment::BOOT), on_request })
     }
 
     /// Sends a request and reads the JSON of its answer, all within `timeout`. A 401 is answered by reading the
@@ -215,9 +227,15 @@ impl Connection {
         self.json_and_headers(verb, request, timeout).await.map(|(_, json)| json)
     }
 
-    /// The same as it came.
-    pub async fn bytes(&self, verb: &'static str, request: Request<Body>, timeout: Duration) -> Result<Bytes, Failure> {
-        self.bytes_and_headers(verb, request, timeout).await.map(|(_, bytes)| bytes)
+    /// The same as it came, if it has no more than `most` bytes.
+    pub async fn bytes(
+        &self,
+        verb: &'static str,
+        request: Request<Body>,
+        timeout: Duration,
+        most: usize,
+    ) -> Result<Bytes, Failure> {
+        self.bytes_and_headers(verb, request, timeout, most).await.map(|(_, bytes)| bytes)
     }
 
     /// The same with the headers of the answer.
@@ -227,7 +245,7 @@ impl Connection {
         request: Request<Body>,
         timeout: Duration,
     ) -> Result<(HeaderMap, serde_json::Value), Failure> {
-        let (headers, bytes) = self.bytes_and_headers(verb, request, timeout).await?;
+        let (headers, bytes) = self.bytes_and_headers(verb, request, timeout, LARGEST_ANSWER).await?;
         Ok((headers, parsed(&bytes)?))
     }
 
@@ -236,9 +254,10 @@ impl Connection {
         verb: &'static str,
         request: Request<Body>,
         timeout: Duration,
+        most: usize,
     ) -> Result<(HeaderMap, Bytes), Failure> {
         let over = Arc::clone(&self.link().connected);
-        let result = self.within(verb, request, timeout).await;
+        let result = self.within(verb, request, timeout, most).await;
         if matches!(result, Err(Failure::Timeout(_) | Failure::Broken(_))) {
             let mut link = self.link();
             // Another may have given it up before, and the new one is not to blame.
@@ -256,7 +275,7 @@ impl Connection {
         request: Request<Body>,
         timeout: Duration,
     ) -> Result<serde_json::Value, Failure> {
-        self.within(verb, request, timeout).await.and_then(|(_, bytes)| parsed(&bytes))
+        self.within(verb, request, timeout, LARGEST_ANSWER).await.and_then(|(_, bytes)| parsed(&bytes))
     }
 
     async fn within(
@@ -264,9 +283,10 @@ impl Connection {
         verb: &'static str,
         request: Request<Body>,
         timeout: Duration,
+        most: usize,
     ) -> Result<(HeaderMap, Bytes), Failure> {
         let resource = resource_of(request.uri());
-        match tokio::time::timeout(timeout, self.exchange(verb, request)).await {
+        match tokio::time::timeout(timeout, self.exchange(verb, request, most)).await {
             Ok(result) => result,
             Err(_) => {
                 (self.on_request)(verb, resource, "timeout");
@@ -297,8 +317,19 @@ impl Connection {
         self.link().give_up();
     }
 
-    /// Reads the configuration again: the credentials may be new. One that cannot be read just now, or not in time,
-    /// leaves things as they are.
+    /// Whether a certificate is to have the configuration read again now; then it is not for a while.
+    fn is_to_read_again(&self) -> bool {
+        let now = SystemClock.boot();
+        let mut at = self.read_again_at.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let due = now >= *at;
+        if due {
+            *at = now + AUTHORITY_PAUSE;
+        }
+        due
+    }
+
+    /// Reads the configuration again: the credentials or the authorities may be new. One that cannot be read just now,
+    /// or not in time, leaves things as they are.
     async fn read_credentials(&self) {
         let source = self.source.clone();
         // A plugin of a kubeconfig runs a command and waits for it.
@@ -319,30 +350,42 @@ impl Connection {
         self.link.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
-    async fn exchange(&self, verb: &'static str, request: Request<Body>) -> Result<(HeaderMap, Bytes), Failure> {
+    async fn exchange(
+        &self,
+        verb: &'static str,
+        request: Request<Body>,
+        most: usize,
+    ) -> Result<(HeaderMap, Bytes), Failure> {
         let (head, body) = self.answer(verb, request).await?.into_parts();
-        Ok((head.headers, collect(body).await?))
+        Ok((head.headers, collect(body, most).await?))
     }
 
     /// An answer whose status is a success; others become [`Failure::Status`].
     async fn answer(&self, verb: &'static str, request: Request<Body>) -> Result<Response<Incoming>, Failure> {
         let again = request.clone();
-        let mut response = self.send(verb, request).await?;
-        if response.status() == StatusCode::UNAUTHORIZED {
+        let mut sent = self.send(verb, request).await;
+        let outdated = match &sent {
+            Ok(response) => response.status() == StatusCode::UNAUTHORIZED,
+            // Nothing was sent.
+            Err((Failure::Connect(_), Cause::Certificate)) => self.is_to_read_again(),
+            Err(_) => false,
+        };
+        if outdated {
             self.read_credentials().await;
-            response = self.send(verb, again).await?;
+            sent = self.send(verb, again).await;
         }
+        let response = sent.map_err(|(failure, _)| failure)?;
         if response.status().is_success() {
             return Ok(response);
         }
         let code = response.status().as_u16();
         let retry_after = response.headers().get(header::RETRY_AFTER).cloned();
         // A body that cannot be read changes nothing about the status.
-        let body = collect(response.into_body()).await.unwrap_or_default();
+        let body = collect(response.into_body(), LARGEST_ANSWER).await.unwrap_or_default();
         Err(status_failure(code, retry_after.as_ref().map(AsRef::as_ref), &body))
     }
 
-    async fn send(&self, verb: &'static str, request: Request<Body>) -> Result<Response<Incoming>, Failure> {
+    async fn send(&self, verb: &'static str, request: Request<Body>) -> Result<Response<Incoming>, (Failure, Cause)> {
         let resource = resource_of(request.uri());
         let mut stack = self.link().stack.clone();
         let result = match stack.ready().await {
@@ -353,7 +396,31 @@ impl Connection {
             Ok(response) => (self.on_request)(verb, resource, response.status().as_str()),
             Err(_) => (self.on_request)(verb, resource, "error"),
         }
-        result.map_err(|error| transport_failure(&*error))
+        result.map_err(|error| (transport_failure(&*error), Cause::of(&*error)))
+    }
+}
+
+/// What is behind a failure, as far as it matters here.
+enum Cause {
+    /// One end does not accept the other's.
+    Certificate,
+    Other,
+}
+
+impl Cause {
+    fn of(error: &(dyn std::error::Error + 'static)) -> Cause {
+        let mut next = Some(error);
+        while let Some(cause) = next {
+            if let Some(rustls::Error::InvalidCertificate(_) | rustls::Error::AlertReceived(_)) = cause.downcast_ref() {
+                return Cause::Certificate;
+            }
+            // What an I/O error wraps is not its source.
+            next = match cause.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
+                Some(wrapped) => Some(wrapped),
+                None => cause.source(),
+            };
+        }
+        Cause::Other
     }
 }
 
@@ -370,9 +437,10 @@ fn parsed(bytes: &[u8]) -> Result<serde_json::Value, Failure> {
     serde_json::from_slice(bytes).map_err(|_| Failure::NotUnderstood("JSON"))
 }
 
-async fn collect(body: Incoming) -> Result<Bytes, Failure> {
-    match Limited::new(body, LARGEST_ANSWER).collect().await {
+async fn collect(body: Incoming, most: usize) -> Result<Bytes, Failure> {
+    match Limited::new(body, most).collect().await {
         Ok(body) => Ok(body.to_bytes()),
+        Err(error) if error.is::<LengthLimitError>() => Err(Failure::TooLarge(most)),
         Err(error) => Err(Failure::Broken(chain(&*error))),
     }
 }

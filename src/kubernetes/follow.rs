@@ -14,11 +14,12 @@ use hyper::Method;
 use hyper::body::{Body, Bytes};
 use serde_json::Value;
 
+use super::connection::LARGEST_ANSWER;
 use super::{Connection, Failure, lease, request};
 use crate::time::{Clock, Moment, SystemClock};
 
-/// A line of a watch holds one object, which etcd limits to 1.5 MiB and JSON may escape.
-const LONGEST_LINE: usize = 8 << 20;
+/// A line of a watch holds one object.
+const LONGEST_LINE: usize = LARGEST_ANSWER;
 /// A watch that ends sooner has not begun.
 const LIVED: Duration = Duration::from_secs(1);
 
@@ -193,7 +194,7 @@ impl<B: Body<Data = Bytes, Error: Display> + Unpin> Lines<B> {
             }
             self.searched = self.buffer.len();
             if self.buffer.len() > LONGEST_LINE {
-                return Err(Failure::NotUnderstood("watch event of a size that etcd could hold"));
+                return Err(Failure::TooLarge(LONGEST_LINE));
             }
             match self.body.frame().await {
                 None => return Ok(None),

@@ -12,12 +12,16 @@ use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess,
 use serde_json::Value;
 use tokio::sync::mpsc;
 
+use super::connection::LARGEST_ANSWER;
 use super::follow::{self, Event, Later, Subject};
 use super::{Connection, Failure, lease, request};
 use crate::membership::{Entry, Look, Owner, Place};
 use crate::time::{Clock, Moment, SystemClock};
 
+/// The items of a page, unless they are large.
 const PAGE: usize = 100;
+/// The bytes of a page. One item alone may have more.
+const LARGEST_PAGE: usize = 4 << 20;
 /// Beyond so many in doubt one list costs less than a read of each.
 const READ_ONE_BY_ONE: usize = 5;
 /// More than the largest clusters have; a list that goes on is none.
@@ -78,20 +82,33 @@ impl Leases {
         follow::follow(&Many { leases: self, tell }, pause, spread).await;
     }
 
-    /// All of them as of one version, consistently.
+    /// All of them as of one version, consistently. Anybody who may write Leases may make them large, so a page that
+    /// is too large is asked for again with half as many.
     pub async fn list(&self) -> Result<(Vec<Entry>, u64), Failure> {
         let mut entries = Vec::new();
         let mut next = String::new();
+        let mut items = PAGE;
         for _ in 0..MOST_PAGES {
-            let mut uri = format!("{}&limit={PAGE}", self.uri_in(self.namespace.as_deref()));
+            let mut uri = format!("{}&limit={items}", self.uri_in(self.namespace.as_deref()));
             if !next.is_empty() {
                 uri += &format!("&continue={}", escaped(&next));
             }
-            let page = self.page(uri, &mut entries).await?;
+            let most = if items > 1 { LARGEST_PAGE } else { LARGEST_ANSWER };
+            let (page, size) = match self.page(uri, most, &mut entries).await {
+                Err(Failure::TooLarge(_)) if items > 1 => {
+                    items /= 2;
+                    continue;
+                }
+                other => other?,
+            };
             if page.next.is_empty() {
                 return Ok((entries, page.version));
             }
             next = page.next;
+            // Those that follow may be small again.
+            if size < LARGEST_PAGE / 4 {
+                items = (items * 2).min(PAGE);
+            }
         }
         Err(Failure::NotUnderstood("list of Leases that ends"))
     }
@@ -113,13 +130,14 @@ impl Leases {
     async fn read(&self, namespace: &str, name: &str) -> Result<(Option<Entry>, u64), Failure> {
         let uri = format!("{}&fieldSelector=metadata.name%3D{}", self.uri_in(Some(namespace)), escaped(name));
         let mut entries = Vec::new();
-        let page = self.page(uri, &mut entries).await?;
+        let (page, _) = self.page(uri, LARGEST_ANSWER, &mut entries).await?;
         Ok((entries.pop(), page.version))
     }
 
-    async fn page(&self, uri: String, entries: &mut Vec<Entry>) -> Result<Page, Failure> {
-        let bytes = self.connection.bytes("list", request(Method::GET, uri, None), self.timeout).await?;
-        page_of(&bytes, self.keep, entries)
+    /// A page of `most` bytes at most, and how many it has.
+    async fn page(&self, uri: String, most: usize, entries: &mut Vec<Entry>) -> Result<(Page, usize), Failure> {
+        let bytes = self.connection.bytes("list", request(Method::GET, uri, None), self.timeout, most).await?;
+        Ok((page_of(&bytes, self.keep, entries)?, bytes.len()))
     }
 
     /// The collection, and the beginning of a query.

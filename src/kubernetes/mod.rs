@@ -125,6 +125,7 @@ impl Api {
             Failure::Status { code: 500..=599, .. }
             | Failure::Timeout(_)
             | Failure::Broken(_)
+            | Failure::TooLarge(_)
             | Failure::NotUnderstood(_) => Outcome::Unknown,
             // Nothing was sent.
             Failure::Connect(_) | Failure::Credentials(_) => {

@@ -177,7 +177,8 @@ impl fmt::Display for TryError {
 
 impl Error for TryError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
-        self.0.source()
+        // Who wants to know the cause must find it whole.
+        Some(&**self.0)
     }
 }
 
