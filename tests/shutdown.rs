@@ -116,6 +116,45 @@ fn a_loop_that_hangs_ends_with_the_grace_and_at_once_at_a_second_signal() {
     assert!(clock::now() - since < Duration::from_secs(3), "after {:?}", clock::now() - since);
 }
 
+#[test]
+fn a_log_that_nobody_reads_stops_nothing() {
+    let stage = Stage::released(shared(), "unread");
+    let pod = stage.pod("a").times("60s", "50s", "1s", "500ms").flag("--shutdown-grace", "6s");
+    // Of each request and connection many lines: the pipe is soon full.
+    let mut pod = pod.env("LEASEHOLD_LOG", "trace").start();
+    pod.wait_leader(SOON);
+    let ask = |address, path| {
+        let http = Http::connect(address).and_then(|http| http.with_timeout(Duration::from_secs(5)));
+        let answer = http.and_then(|mut http| http.get(path)).expect("it answers though nobody reads its log");
+        assert_eq!(answer.status, 200, "{answer:?}");
+    };
+    let unread = || {
+        pod.leave_log_unread(true);
+        for _ in 0..100 {
+            ask(pod.address(), "/v1/leader");
+            ask(pod.probe_address(), "/livez");
+        }
+        for _ in 0..3 {
+            let renewed = stage.spec()["renewTime"].clone();
+            wait_until("a renewal", SOON, || stage.spec()["renewTime"] != renewed);
+        }
+        assert_eq!(pod.status()["leader"], true);
+    };
+    unread();
+    pod.leave_log_unread(false);
+    let told = pod.wait_log("what nobody read", SOON, |line| line["dropped"].as_u64() > Some(0));
+    assert_eq!(told["level"], "WARN", "{told}");
+    assert!(told["message"].as_str().is_some_and(|message| message.contains("nobody read")), "{told}");
+
+    unread();
+    let since = clock::now();
+    pod.sigterm();
+    assert!(pod.wait(SOON).success());
+    assert!(clock::now() - since < Duration::from_secs(6), "after {:?}", clock::now() - since);
+    assert_eq!(stage.holder(), None);
+    pod.leave_log_unread(false);
+}
+
 /// Its state directory hangs as a disk may: who opens this to write waits for a reader.
 fn hang(pod: &Sidecar) -> PathBuf {
     let file = pod.state_dir().join(format!("{LEASE}.json.new"));
