@@ -11,7 +11,7 @@
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use http_body_util::{BodyExt, Full, Limited};
@@ -20,13 +20,14 @@ use hyper::{HeaderMap, Request, Response, StatusCode, header};
 use hyper_rustls::{FixedServerNameResolver, HttpsConnectorBuilder};
 use hyper_util::client::legacy::{Client, connect::HttpConnector};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
-use kube::client::middleware::{AuthLayer, BaseUriLayer, ExtraHeadersLayer};
+use kube::client::middleware::{BaseUriLayer, ExtraHeadersLayer};
 use kube::client::{AuthError, ConfigExt};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use rustls::pki_types::ServerName;
 use tower::util::BoxCloneSyncService;
 use tower::{Layer, Service, ServiceExt};
 
+use super::credentials::{Credentials, OneAtATime, Plugin, RUNS};
 use super::patience::Patient;
 
 /// The most that one answer may hold: above what etcd stores in an object.
@@ -34,11 +35,8 @@ const LARGEST_ANSWER: usize = 4 << 20;
 /// A peer that acknowledges nothing for so long is gone.
 const TCP_SILENCE: Duration = Duration::from_secs(8);
 
-/// How long a 401 may take to be answered by new credentials.
-const CREDENTIALS_TIMEOUT: Duration = Duration::from_secs(2);
-
-type Body = Full<Bytes>;
-type BoxError = Box<dyn std::error::Error + Send + Sync>;
+pub(super) type Body = Full<Bytes>;
+pub(super) type BoxError = Box<dyn std::error::Error + Send + Sync>;
 type Stack = BoxCloneSyncService<Request<Body>, Response<Incoming>, BoxError>;
 
 /// Where the API server is and who asks.
@@ -172,7 +170,10 @@ pub type OnRequest = Box<dyn Fn(&'static str, &'static str, &str) + Send + Sync>
 
 pub struct Connection {
     source: Source,
-    link: Mutex<Link>,
+    link: Arc<Mutex<Link>>,
+    /// The configuration, again.
+    reading: OneAtATime<()>,
+    plugin: Plugin,
     on_request: OnRequest,
 }
 
@@ -200,8 +201,9 @@ impl Link {
 
 impl Connection {
     pub fn new(source: Source, config: &kube::Config, on_request: OnRequest) -> Result<Self, ConfigError> {
-        let settings = Arc::new(Settings::of(config)?);
-        Ok(Connection { source, link: Mutex::new(Link::new(settings)), on_request })
+        let plugin = Plugin::default();
+        let link = Arc::new(Mutex::new(Link::new(Arc::new(Settings::of(config, &plugin)?))));
+        Ok(Connection { source, link, reading: OneAtATime::default(), plugin, on_request })
     }
 
     /// Sends a request and reads the JSON of its answer, all within `timeout`. A 401 is answered by reading the
@@ -265,13 +267,11 @@ impl Connection {
         request: Request<Body>,
         timeout: Duration,
     ) -> Result<(HeaderMap, Bytes), Failure> {
+        let waits = AtomicBool::new(false);
         let resource = resource_of(request.uri());
-        match tokio::time::timeout(timeout, self.exchange(verb, request)).await {
+        match tokio::time::timeout(timeout, self.exchange(verb, request, &waits)).await {
             Ok(result) => result,
-            Err(_) => {
-                (self.on_request)(verb, resource, "timeout");
-                Err(Failure::Timeout(timeout))
-            }
+            Err(_) => Err(self.timed_out(verb, resource, timeout, &waits)),
         }
     }
 
@@ -282,14 +282,18 @@ impl Connection {
         request: Request<Body>,
         timeout: Duration,
     ) -> Result<Incoming, Failure> {
+        let waits = AtomicBool::new(false);
         let resource = resource_of(request.uri());
-        match tokio::time::timeout(timeout, self.answer(verb, request)).await {
+        match tokio::time::timeout(timeout, self.answer(verb, request, &waits)).await {
             Ok(result) => result.map(Response::into_body),
-            Err(_) => {
-                (self.on_request)(verb, resource, "timeout");
-                Err(Failure::Timeout(timeout))
-            }
+            Err(_) => Err(self.timed_out(verb, resource, timeout, &waits)),
         }
+    }
+
+    /// What still waited for credentials was not sent, or refused.
+    fn timed_out(&self, verb: &'static str, resource: &'static str, timeout: Duration, waits: &AtomicBool) -> Failure {
+        (self.on_request)(verb, resource, "timeout");
+        if waits.load(Ordering::Relaxed) { Failure::Credentials(RUNS.into()) } else { Failure::Timeout(timeout) }
     }
 
     /// What follows goes over a new connection.
@@ -297,40 +301,57 @@ impl Connection {
         self.link().give_up();
     }
 
-    /// Reads the configuration again: the credentials may be new. One that cannot be read just now, or not in time,
-    /// leaves things as they are.
+    /// Reads the configuration again: the credentials may be new. One that cannot be read just now leaves things as
+    /// they are; one that takes longer than the request that asked for it is there for the next.
     async fn read_credentials(&self) {
-        let source = self.source.clone();
-        // A plugin of a kubeconfig runs a command and waits for it.
-        let reading = tokio::task::spawn_blocking(move || {
-            let config = tokio::runtime::Handle::current().block_on(source.load()).ok()?;
-            Some((config.cluster_url.clone(), Settings::of(&config).ok()?))
-        });
-        if let Ok(Ok(Some((url, settings)))) = tokio::time::timeout(CREDENTIALS_TIMEOUT, reading).await {
-            let mut link = self.link();
-            if url == link.settings.url {
-                *link = Link::new(Arc::new(settings));
+        let (source, link, plugin) = (self.source.clone(), Arc::clone(&self.link), Arc::clone(&self.plugin));
+        let read = async move {
+            let _alone = plugin.lock().await;
+            let of = Arc::clone(&plugin);
+            // A plugin of a kubeconfig runs a command and waits for it.
+            let reading = tokio::task::spawn_blocking(move || {
+                let config = tokio::runtime::Handle::current().block_on(source.load()).ok()?;
+                Some((config.cluster_url.clone(), Settings::of(&config, &of).ok()?))
+            });
+            if let Ok(Some((url, settings))) = reading.await {
+                let mut link = lock(&link);
+                if url == link.settings.url {
+                    *link = Link::new(Arc::new(settings));
+                }
             }
-        }
+        };
+        self.reading.result(|| read).await;
     }
 
-    fn link(&self) -> std::sync::MutexGuard<'_, Link> {
-        // Nothing panics while holding it.
-        self.link.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    fn link(&self) -> MutexGuard<'_, Link> {
+        lock(&self.link)
     }
 
-    async fn exchange(&self, verb: &'static str, request: Request<Body>) -> Result<(HeaderMap, Bytes), Failure> {
-        let (head, body) = self.answer(verb, request).await?.into_parts();
+    /// `waits` is true while it waits for credentials.
+    async fn exchange(
+        &self,
+        verb: &'static str,
+        request: Request<Body>,
+        waits: &AtomicBool,
+    ) -> Result<(HeaderMap, Bytes), Failure> {
+        let (head, body) = self.answer(verb, request, waits).await?.into_parts();
         Ok((head.headers, collect(body).await?))
     }
 
     /// An answer whose status is a success; others become [`Failure::Status`].
-    async fn answer(&self, verb: &'static str, request: Request<Body>) -> Result<Response<Incoming>, Failure> {
+    async fn answer(
+        &self,
+        verb: &'static str,
+        request: Request<Body>,
+        waits: &AtomicBool,
+    ) -> Result<Response<Incoming>, Failure> {
         let again = request.clone();
-        let mut response = self.send(verb, request).await?;
+        let mut response = self.send(verb, request, waits).await?;
         if response.status() == StatusCode::UNAUTHORIZED {
+            waits.store(true, Ordering::Relaxed);
             self.read_credentials().await;
-            response = self.send(verb, again).await?;
+            waits.store(false, Ordering::Relaxed);
+            response = self.send(verb, again, waits).await?;
         }
         if response.status().is_success() {
             return Ok(response);
@@ -342,8 +363,23 @@ impl Connection {
         Err(status_failure(code, retry_after.as_ref().map(AsRef::as_ref), &body))
     }
 
-    async fn send(&self, verb: &'static str, request: Request<Body>) -> Result<Response<Incoming>, Failure> {
+    async fn send(
+        &self,
+        verb: &'static str,
+        mut request: Request<Body>,
+        waits: &AtomicBool,
+    ) -> Result<Response<Incoming>, Failure> {
         let resource = resource_of(request.uri());
+        let settings = Arc::clone(&self.link().settings);
+        if let Some(credentials) = &settings.credentials {
+            waits.store(true, Ordering::Relaxed);
+            let header = credentials.header().await.map_err(|fault| {
+                (self.on_request)(verb, resource, "error");
+                Failure::Credentials(fault)
+            })?;
+            request.headers_mut().insert(header::AUTHORIZATION, header);
+            waits.store(false, Ordering::Relaxed);
+        }
         let mut stack = self.link().stack.clone();
         let result = match stack.ready().await {
             Ok(ready) => ready.call(request).await,
@@ -355,6 +391,11 @@ impl Connection {
         }
         result.map_err(|error| transport_failure(&*error))
     }
+}
+
+fn lock(link: &Mutex<Link>) -> MutexGuard<'_, Link> {
+    // Nothing panics while holding it.
+    link.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// What a path of the API speaks of, for metrics: of all that is asked here, only these two are of the core group.
@@ -394,9 +435,7 @@ pub fn status_failure(code: u16, retry_after: Option<&[u8]>, body: &[u8]) -> Fai
 fn transport_failure(error: &(dyn std::error::Error + 'static)) -> Failure {
     match error.downcast_ref::<hyper_util::client::legacy::Error>() {
         Some(client) if client.is_connect() => Failure::Connect(chain(error)),
-        Some(_) => Failure::Broken(chain(error)),
-        // Ours is the only transport below; what else fails is the reading of credentials.
-        None => Failure::Credentials(credentials_fault(error)),
+        _ => Failure::Broken(chain(error)),
     }
 }
 
@@ -416,7 +455,7 @@ fn chain(error: &(dyn std::error::Error + 'static)) -> String {
 }
 
 /// Why credentials cannot be used, without what a plugin was given or printed: that may be a secret.
-fn credentials_fault(error: &(dyn std::error::Error + 'static)) -> String {
+pub(super) fn credentials_fault(error: &(dyn std::error::Error + 'static)) -> String {
     let mut next = Some(error);
     while let Some(cause) = next {
         // kube's own error hides its cause from `source` by being transparent.
@@ -438,12 +477,12 @@ fn credentials_fault(error: &(dyn std::error::Error + 'static)) -> String {
     "of an unknown kind".into()
 }
 
-/// What a configuration comes to: kube's layers for the address, the credentials and the headers, and the TLS
+/// What a configuration comes to: kube's layers for the address and the headers, the credentials, and the TLS
 /// settings for our transport.
 struct Settings {
     url: hyper::Uri,
     address: BaseUriLayer,
-    credentials: Option<AuthLayer>,
+    credentials: Option<Credentials>,
     headers: ExtraHeadersLayer,
     tls: rustls::ClientConfig,
     server_name: Option<ServerName<'static>>,
@@ -460,7 +499,7 @@ fn tls(config: &kube::Config) -> Result<rustls::ClientConfig, kube::Error> {
 }
 
 impl Settings {
-    fn of(config: &kube::Config) -> Result<Self, ConfigError> {
+    fn of(config: &kube::Config, plugin: &Plugin) -> Result<Self, ConfigError> {
         let fault = |error: kube::Error| ConfigError::Credentials(credentials_fault(&error));
         let server_name = match &config.tls_server_name {
             None => None,
@@ -472,7 +511,7 @@ impl Settings {
         Ok(Settings {
             url: config.cluster_url.clone(),
             address: config.base_uri_layer(),
-            credentials: config.auth_layer().map_err(fault)?,
+            credentials: config.auth_layer().map_err(fault)?.map(|layer| Credentials::new(&layer, plugin)),
             headers: config.extra_headers_layer().map_err(fault)?,
             tls: tls(config).map_err(fault)?,
             server_name,
@@ -504,10 +543,6 @@ impl Settings {
             .http2_keep_alive_interval(TCP_SILENCE)
             .http2_keep_alive_timeout(TCP_SILENCE)
             .build(connector);
-        let inner = self.address.layer(self.headers.layer(client.map_err(BoxError::from)));
-        match &self.credentials {
-            Some(credentials) => BoxCloneSyncService::new(credentials.layer(inner)),
-            None => BoxCloneSyncService::new(inner),
-        }
+        BoxCloneSyncService::new(self.address.layer(self.headers.layer(client.map_err(BoxError::from))))
     }
 }
