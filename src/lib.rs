@@ -25,4 +25,6 @@ pub mod report;
 pub mod sidecar;
 #[cfg(feature = "program")]
 pub mod state;
+#[cfg(feature = "program")]
+mod stderr;
 pub mod time;

@@ -165,7 +165,7 @@ impl RunError {
 
 /// Runs until every lease is released, or given up, after a termination signal.
 pub async fn run(settings: Settings) -> Result<(), RunError> {
-    let mut signals = Signals::install()?;
+    let mut signals = Signals::install(settings.shutdown_grace)?;
     let boot_id = time::boot_id().map_err(|error| RunError::Machine("boot id", error))?;
     let kube = settings.source.load().await?;
     let namespace = settings.namespace.clone().unwrap_or_else(|| kube.default_namespace.clone());
@@ -663,7 +663,6 @@ impl Sidecar {
             OnSigterm::Auto | OnSigterm::Release => "releasing",
         };
         tracing::info!("asked to end: {what}; a second signal ends this process at once, without releasing");
-        signals::end_within(settings.shutdown_grace);
         self.ending = true;
         let now = SystemClock.boot();
         let end_by = now + settings.shutdown_grace.saturating_sub(LAST_WORDS);

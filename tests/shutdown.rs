@@ -2,14 +2,18 @@
 
 mod support;
 
+use std::path::PathBuf;
 use std::time::Duration;
 
+use rustix::fs::{CWD, Mode, mkfifoat};
 use support::app::Lock;
 use support::clock::{self, wait_until};
 use support::control_plane::shared;
+use support::http::Http;
 use support::proxy::Proxy;
 use support::recorder::Recorder;
-use support::stage::{SOON, Stage};
+use support::sidecar::Sidecar;
+use support::stage::{LEASE, SOON, Stage};
 
 #[test]
 fn a_leader_whose_app_still_ends_leads_on_and_releases_when_it_has() {
@@ -86,4 +90,78 @@ fn a_process_that_cannot_release_ends_with_its_grace_and_leaves_the_lease_to_run
     pod.wait(SOON);
     assert!(clock::now() - since < Duration::from_secs(6), "after {:?}", clock::now() - since);
     assert_eq!(stage.holder().as_deref(), Some("a"));
+}
+
+#[test]
+fn a_loop_that_hangs_ends_with_the_grace_and_at_once_at_a_second_signal() {
+    let stage = Stage::released(shared(), "hangs");
+    let mut pod = stage.slow_pod("a").flag("--shutdown-grace", "4s").start();
+    pod.wait_leader(SOON);
+    let pipe = hang(&pod);
+    let since = clock::now();
+    pod.sigterm();
+    assert_eq!(pod.wait(SOON).code(), Some(1));
+    let took = clock::now() - since;
+    assert!(took > Duration::from_secs(3) && took < Duration::from_secs(6), "after {took:?}");
+
+    std::fs::remove_file(pipe).expect("was made");
+    pod.restart();
+    pod.wait_leader(SOON);
+    hang(&pod);
+    let since = clock::now();
+    pod.sigterm();
+    std::thread::sleep(Duration::from_millis(200));
+    pod.sigterm();
+    assert_eq!(pod.wait(SOON).code(), Some(1));
+    assert!(clock::now() - since < Duration::from_secs(3), "after {:?}", clock::now() - since);
+}
+
+#[test]
+fn a_log_that_nobody_reads_stops_nothing() {
+    let stage = Stage::released(shared(), "unread");
+    let pod = stage.pod("a").times("60s", "50s", "1s", "500ms").flag("--shutdown-grace", "6s");
+    // Of each request and connection many lines: the pipe is soon full.
+    let mut pod = pod.env("LEASEHOLD_LOG", "trace").start();
+    pod.wait_leader(SOON);
+    let ask = |address, path| {
+        let http = Http::connect(address).and_then(|http| http.with_timeout(Duration::from_secs(5)));
+        let answer = http.and_then(|mut http| http.get(path)).expect("it answers though nobody reads its log");
+        assert_eq!(answer.status, 200, "{answer:?}");
+    };
+    let unread = || {
+        pod.leave_log_unread(true);
+        for _ in 0..100 {
+            ask(pod.address(), "/v1/leader");
+            ask(pod.probe_address(), "/livez");
+        }
+        for _ in 0..3 {
+            let renewed = stage.spec()["renewTime"].clone();
+            wait_until("a renewal", SOON, || stage.spec()["renewTime"] != renewed);
+        }
+        assert_eq!(pod.status()["leader"], true);
+    };
+    unread();
+    pod.leave_log_unread(false);
+    let told = pod.wait_log("what nobody read", SOON, |line| line["dropped"].as_u64() > Some(0));
+    assert_eq!(told["level"], "WARN", "{told}");
+    assert!(told["message"].as_str().is_some_and(|message| message.contains("nobody read")), "{told}");
+
+    unread();
+    let since = clock::now();
+    pod.sigterm();
+    assert!(pod.wait(SOON).success());
+    assert!(clock::now() - since < Duration::from_secs(6), "after {:?}", clock::now() - since);
+    assert_eq!(stage.holder(), None);
+    pod.leave_log_unread(false);
+}
+
+/// Its state directory hangs as a disk may: who opens this to write waits for a reader.
+fn hang(pod: &Sidecar) -> PathBuf {
+    let file = pod.state_dir().join(format!("{LEASE}.json.new"));
+    mkfifoat(CWD, &file, Mode::RUSR | Mode::WUSR).expect("makes a pipe");
+    wait_until("the loop to hang", SOON, || {
+        let probe = Http::connect(pod.probe_address()).and_then(|http| http.with_timeout(Duration::from_millis(500)));
+        probe.and_then(|mut probe| probe.get("/livez")).is_err()
+    });
+    file
 }

@@ -1,4 +1,4 @@
-//! Logs on standard error: text on a terminal, one JSON object a line otherwise.
+//! Logs on standard error: text on a terminal, one JSON object a line otherwise. Nobody waits for their reader.
 
 use std::io::IsTerminal;
 
@@ -6,6 +6,19 @@ use tracing::level_filters::LevelFilter;
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
+
+use crate::stderr::Lines;
+use crate::time::{Clock, SystemClock};
+
+/// In the forms of the layers below.
+static TEXT: Lines = Lines::new(|dropped| format!("{:.6}  WARN {DROPPED} dropped={dropped}\n", SystemClock.wall()));
+static JSON: Lines = Lines::new(|dropped| {
+    let time = SystemClock.wall();
+    format!(
+        "{{\"timestamp\":\"{time:.6}\",\"level\":\"WARN\",\"message\":\"{DROPPED}\",\"dropped\":{dropped},\"target\":\"leasehold\"}}\n"
+    )
+});
+const DROPPED: &str = "lines before this were dropped, for nobody read them";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Level {
@@ -38,7 +51,7 @@ pub fn init(level: Level) -> Result<(), String> {
     };
     let registry = tracing_subscriber::registry().with(filter);
     if std::io::stderr().is_terminal() {
-        registry.with(tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_target(false)).init();
+        registry.with(tracing_subscriber::fmt::layer().with_writer(|| &TEXT).with_target(false)).init();
     } else {
         registry
             .with(
@@ -47,7 +60,7 @@ pub fn init(level: Level) -> Result<(), String> {
                     .flatten_event(true)
                     .with_current_span(false)
                     .with_span_list(false)
-                    .with_writer(std::io::stderr),
+                    .with_writer(|| &JSON),
             )
             .init();
     }

@@ -279,7 +279,11 @@ pub fn main(args: Args) -> ExitCode {
     if let Err(fault) = super::log::init(level) {
         return refuse(&[fault]);
     }
-    match super::runtime().block_on(sidecar::run(settings)) {
+    let runtime = super::runtime();
+    let result = runtime.block_on(sidecar::run(settings));
+    // A credential plugin that hangs, or whatever else still runs beside it, is not waited for.
+    runtime.shutdown_background();
+    match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("leasehold: {error}");

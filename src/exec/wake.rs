@@ -5,7 +5,7 @@
 
 use std::ffi::{CStr, OsString};
 use std::fs;
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
@@ -20,6 +20,7 @@ use rustix::fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags};
 use rustix::io::Errno;
 use rustix::process::Signal;
 
+use crate::stderr::Lines;
 use crate::time::{Clock, Moment, SystemClock};
 
 /// The longest wait.
@@ -150,13 +151,12 @@ fn bit(signal: Signal) -> u64 {
     1 << (signal.as_raw() - 1)
 }
 
+static STDERR: Lines =
+    Lines::new(|dropped| format!("leasehold: {dropped} lines before this were dropped: nobody read them\n"));
+
 /// A line on standard error, unless nobody takes it: who enforces a deadline must not wait for a reader.
 pub fn say(text: &str) {
-    let stderr = io::stderr();
-    let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
-    if poll(&mut [PollFd::new(&stderr, PollFlags::OUT)], Some(&at_once)) == Ok(1) {
-        let _ = stderr.lock().write_all(format!("leasehold: {text}\n").as_bytes());
-    }
+    STDERR.write(format!("leasehold: {text}\n").as_bytes());
 }
 
 /// CMD, for a message: its arguments may hold what is nobody's business.

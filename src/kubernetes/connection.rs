@@ -13,7 +13,7 @@
 use std::io;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
@@ -22,13 +22,14 @@ use hyper::{HeaderMap, Request, Response, StatusCode, header};
 use hyper_rustls::{FixedServerNameResolver, HttpsConnectorBuilder};
 use hyper_util::client::legacy::{Client, connect::HttpConnector};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
-use kube::client::middleware::{AuthLayer, BaseUriLayer, ExtraHeadersLayer};
+use kube::client::middleware::{BaseUriLayer, ExtraHeadersLayer};
 use kube::client::{AuthError, ConfigExt};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use rustls::pki_types::ServerName;
 use tower::util::BoxCloneSyncService;
 use tower::{Layer, Service, ServiceExt};
 
+use super::credentials::{Credentials, OneAtATime, Plugin, RUNS};
 use super::patience::Patient;
 use crate::time::{Clock, Moment, SystemClock};
 
@@ -37,13 +38,11 @@ pub(super) const LARGEST_ANSWER: usize = 10 << 20;
 /// A peer that acknowledges nothing for so long is gone.
 const TCP_SILENCE: Duration = Duration::from_secs(8);
 
-/// How long a 401 may take to be answered by new credentials.
-const CREDENTIALS_TIMEOUT: Duration = Duration::from_secs(2);
 /// A certificate that is not trusted has the configuration read again so often at most, whoever asks.
 const AUTHORITY_PAUSE: Duration = Duration::from_secs(5);
 
-type Body = Full<Bytes>;
-type BoxError = Box<dyn std::error::Error + Send + Sync>;
+pub(super) type Body = Full<Bytes>;
+pub(super) type BoxError = Box<dyn std::error::Error + Send + Sync>;
 type Stack = BoxCloneSyncService<Request<Body>, Response<Incoming>, BoxError>;
 
 /// Where the API server is and who asks.
@@ -181,9 +180,12 @@ pub type OnRequest = Box<dyn Fn(&'static str, &'static str, &str) + Send + Sync>
 
 pub struct Connection {
     source: Source,
-    link: Mutex<Link>,
+    link: Arc<Mutex<Link>>,
     /// When a certificate may have the configuration read again.
     read_again_at: Mutex<Moment>,
+    /// The configuration, again.
+    reading: OneAtATime<()>,
+    plugin: Plugin,
     on_request: OnRequest,
 }
 
@@ -211,9 +213,10 @@ impl Link {
 
 impl Connection {
     pub fn new(source: Source, config: &kube::Config, on_request: OnRequest) -> Result<Self, ConfigError> {
-        let settings = Arc::new(Settings::of(config)?);
-        let link = Mutex::new(Link::new(settings));
-        Ok(Connection { source, link, read_again_at: Mutex::new(Moment::BOOT), on_request })
+        let plugin = Plugin::default();
+        let link = Arc::new(Mutex::new(Link::new(Arc::new(Settings::of(config, &plugin)?))));
+        let read_again_at = Mutex::new(Moment::BOOT);
+        Ok(Connection { source, link, read_again_at, reading: OneAtATime::default(), plugin, on_request })
     }
 
     /// Sends a request and reads the JSON of its answer, all within `timeout`. A 401 is answered by reading the
@@ -285,13 +288,11 @@ impl Connection {
         timeout: Duration,
         most: usize,
     ) -> Result<(HeaderMap, Bytes), Failure> {
+        let waits = AtomicBool::new(false);
         let resource = resource_of(request.uri());
-        match tokio::time::timeout(timeout, self.exchange(verb, request, most)).await {
+        match tokio::time::timeout(timeout, self.exchange(verb, request, &waits, most)).await {
             Ok(result) => result,
-            Err(_) => {
-                (self.on_request)(verb, resource, "timeout");
-                Err(Failure::Timeout(timeout))
-            }
+            Err(_) => Err(self.timed_out(verb, resource, timeout, &waits)),
         }
     }
 
@@ -302,14 +303,18 @@ impl Connection {
         request: Request<Body>,
         timeout: Duration,
     ) -> Result<Incoming, Failure> {
+        let waits = AtomicBool::new(false);
         let resource = resource_of(request.uri());
-        match tokio::time::timeout(timeout, self.answer(verb, request)).await {
+        match tokio::time::timeout(timeout, self.answer(verb, request, &waits)).await {
             Ok(result) => result.map(Response::into_body),
-            Err(_) => {
-                (self.on_request)(verb, resource, "timeout");
-                Err(Failure::Timeout(timeout))
-            }
+            Err(_) => Err(self.timed_out(verb, resource, timeout, &waits)),
         }
+    }
+
+    /// What still waited for credentials was not sent, or refused.
+    fn timed_out(&self, verb: &'static str, resource: &'static str, timeout: Duration, waits: &AtomicBool) -> Failure {
+        (self.on_request)(verb, resource, "timeout");
+        if waits.load(Ordering::Relaxed) { Failure::Credentials(RUNS.into()) } else { Failure::Timeout(timeout) }
     }
 
     /// What follows goes over a new connection.
@@ -320,7 +325,7 @@ impl Connection {
     /// Whether a certificate is to have the configuration read again now; then it is not for a while.
     fn is_to_read_again(&self) -> bool {
         let now = SystemClock.boot();
-        let mut at = self.read_again_at.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut at = lock(&self.read_again_at);
         let due = now >= *at;
         if due {
             *at = now + AUTHORITY_PAUSE;
@@ -328,42 +333,53 @@ impl Connection {
         due
     }
 
-    /// Reads the configuration again: the credentials or the authorities may be new. One that cannot be read just now,
-    /// or not in time, leaves things as they are.
+    /// Reads the configuration again: the credentials or the authorities may be new. One that cannot be read just now
+    /// leaves things as they are; one that takes longer than the request that asked for it is there for the next.
     async fn read_credentials(&self) {
-        let source = self.source.clone();
-        // A plugin of a kubeconfig runs a command and waits for it.
-        let reading = tokio::task::spawn_blocking(move || {
-            let config = tokio::runtime::Handle::current().block_on(source.load()).ok()?;
-            Some((config.cluster_url.clone(), Settings::of(&config).ok()?))
-        });
-        if let Ok(Ok(Some((url, settings)))) = tokio::time::timeout(CREDENTIALS_TIMEOUT, reading).await {
-            let mut link = self.link();
-            if url == link.settings.url {
-                *link = Link::new(Arc::new(settings));
+        let (source, link, plugin) = (self.source.clone(), Arc::clone(&self.link), Arc::clone(&self.plugin));
+        let read = async move {
+            let _alone = plugin.lock().await;
+            let of = Arc::clone(&plugin);
+            // A plugin of a kubeconfig runs a command and waits for it.
+            let reading = tokio::task::spawn_blocking(move || {
+                let config = tokio::runtime::Handle::current().block_on(source.load()).ok()?;
+                Some((config.cluster_url.clone(), Settings::of(&config, &of).ok()?))
+            });
+            if let Ok(Some((url, settings))) = reading.await {
+                let mut link = lock(&link);
+                if url == link.settings.url {
+                    *link = Link::new(Arc::new(settings));
+                }
             }
-        }
+        };
+        self.reading.result(|| read).await;
     }
 
-    fn link(&self) -> std::sync::MutexGuard<'_, Link> {
-        // Nothing panics while holding it.
-        self.link.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    fn link(&self) -> MutexGuard<'_, Link> {
+        lock(&self.link)
     }
 
+    /// `waits` is true while it waits for credentials.
     async fn exchange(
         &self,
         verb: &'static str,
         request: Request<Body>,
+        waits: &AtomicBool,
         most: usize,
     ) -> Result<(HeaderMap, Bytes), Failure> {
-        let (head, body) = self.answer(verb, request).await?.into_parts();
+        let (head, body) = self.answer(verb, request, waits).await?.into_parts();
         Ok((head.headers, collect(body, most).await?))
     }
 
     /// An answer whose status is a success; others become [`Failure::Status`].
-    async fn answer(&self, verb: &'static str, request: Request<Body>) -> Result<Response<Incoming>, Failure> {
+    async fn answer(
+        &self,
+        verb: &'static str,
+        request: Request<Body>,
+        waits: &AtomicBool,
+    ) -> Result<Response<Incoming>, Failure> {
         let again = request.clone();
-        let mut sent = self.send(verb, request).await;
+        let mut sent = self.send(verb, request, waits).await;
         let outdated = match &sent {
             Ok(response) => response.status() == StatusCode::UNAUTHORIZED,
             // Nothing was sent.
@@ -371,8 +387,10 @@ impl Connection {
             Err(_) => false,
         };
         if outdated {
+            waits.store(true, Ordering::Relaxed);
             self.read_credentials().await;
-            sent = self.send(verb, again).await;
+            waits.store(false, Ordering::Relaxed);
+            sent = self.send(verb, again, waits).await;
         }
         let response = sent.map_err(|(failure, _)| failure)?;
         if response.status().is_success() {
@@ -385,8 +403,23 @@ impl Connection {
         Err(status_failure(code, retry_after.as_ref().map(AsRef::as_ref), &body))
     }
 
-    async fn send(&self, verb: &'static str, request: Request<Body>) -> Result<Response<Incoming>, (Failure, Cause)> {
+    async fn send(
+        &self,
+        verb: &'static str,
+        mut request: Request<Body>,
+        waits: &AtomicBool,
+    ) -> Result<Response<Incoming>, (Failure, Cause)> {
         let resource = resource_of(request.uri());
+        let settings = Arc::clone(&self.link().settings);
+        if let Some(credentials) = &settings.credentials {
+            waits.store(true, Ordering::Relaxed);
+            let header = credentials.header().await.map_err(|fault| {
+                (self.on_request)(verb, resource, "error");
+                (Failure::Credentials(fault), Cause::Other)
+            })?;
+            request.headers_mut().insert(header::AUTHORIZATION, header);
+            waits.store(false, Ordering::Relaxed);
+        }
         let mut stack = self.link().stack.clone();
         let result = match stack.ready().await {
             Ok(ready) => ready.call(request).await,
@@ -422,6 +455,11 @@ impl Cause {
         }
         Cause::Other
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Nothing panics while holding one.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// What a path of the API speaks of, for metrics: of all that is asked here, only these two are of the core group.
@@ -462,9 +500,7 @@ pub fn status_failure(code: u16, retry_after: Option<&[u8]>, body: &[u8]) -> Fai
 fn transport_failure(error: &(dyn std::error::Error + 'static)) -> Failure {
     match error.downcast_ref::<hyper_util::client::legacy::Error>() {
         Some(client) if client.is_connect() => Failure::Connect(chain(error)),
-        Some(_) => Failure::Broken(chain(error)),
-        // Ours is the only transport below; what else fails is the reading of credentials.
-        None => Failure::Credentials(credentials_fault(error)),
+        _ => Failure::Broken(chain(error)),
     }
 }
 
@@ -484,7 +520,7 @@ fn chain(error: &(dyn std::error::Error + 'static)) -> String {
 }
 
 /// Why credentials cannot be used, without what a plugin was given or printed: that may be a secret.
-fn credentials_fault(error: &(dyn std::error::Error + 'static)) -> String {
+pub(super) fn credentials_fault(error: &(dyn std::error::Error + 'static)) -> String {
     let mut next = Some(error);
     while let Some(cause) = next {
         // kube's own error hides its cause from `source` by being transparent.
@@ -506,12 +542,12 @@ fn credentials_fault(error: &(dyn std::error::Error + 'static)) -> String {
     "of an unknown kind".into()
 }
 
-/// What a configuration comes to: kube's layers for the address, the credentials and the headers, and the TLS
+/// What a configuration comes to: kube's layers for the address and the headers, the credentials, and the TLS
 /// settings for our transport.
 struct Settings {
     url: hyper::Uri,
     address: BaseUriLayer,
-    credentials: Option<AuthLayer>,
+    credentials: Option<Credentials>,
     headers: ExtraHeadersLayer,
     tls: rustls::ClientConfig,
     server_name: Option<ServerName<'static>>,
@@ -528,7 +564,7 @@ fn tls(config: &kube::Config) -> Result<rustls::ClientConfig, kube::Error> {
 }
 
 impl Settings {
-    fn of(config: &kube::Config) -> Result<Self, ConfigError> {
+    fn of(config: &kube::Config, plugin: &Plugin) -> Result<Self, ConfigError> {
         let fault = |error: kube::Error| ConfigError::Credentials(credentials_fault(&error));
         let server_name = match &config.tls_server_name {
             None => None,
@@ -540,7 +576,7 @@ impl Settings {
         Ok(Settings {
             url: config.cluster_url.clone(),
             address: config.base_uri_layer(),
-            credentials: config.auth_layer().map_err(fault)?,
+            credentials: config.auth_layer().map_err(fault)?.map(|layer| Credentials::new(&layer, plugin)),
             headers: config.extra_headers_layer().map_err(fault)?,
             tls: tls(config).map_err(fault)?,
             server_name,
@@ -565,17 +601,14 @@ impl Settings {
         let client: Client<_, Body> = Client::builder(TokioExecutor::new())
             .timer(TokioTimer::new())
             .pool_timer(TokioTimer::new())
-            .pool_idle_timeout(Duration::from_secs(85))
+            // A connection whose watch is open counts as idle here, however much that brings; who is gone is dropped.
+            .pool_idle_timeout(None)
             .pool_max_idle_per_host(1)
             .http2_initial_stream_window_size(1 << 20)
             .http2_initial_connection_window_size(1 << 20)
             .http2_keep_alive_interval(TCP_SILENCE)
             .http2_keep_alive_timeout(TCP_SILENCE)
             .build(connector);
-        let inner = self.address.layer(self.headers.layer(client.map_err(BoxError::from)));
-        match &self.credentials {
-            Some(credentials) => BoxCloneSyncService::new(credentials.layer(inner)),
-            None => BoxCloneSyncService::new(inner),
-        }
+        BoxCloneSyncService::new(self.address.layer(self.headers.layer(client.map_err(BoxError::from))))
     }
 }

@@ -8,6 +8,7 @@
 
 mod advice;
 pub mod connection;
+mod credentials;
 pub mod events;
 mod follow;
 mod lease;

@@ -125,6 +125,8 @@ struct Log {
     /// How many processes there were, and the present one's id.
     starts: usize,
     process_id: u32,
+    /// Nobody reads on.
+    unread: bool,
 }
 
 impl Sidecar {
@@ -259,6 +261,11 @@ impl Sidecar {
             let mut lines = log.lines.iter().map(|line| fields(line));
             lines.find(|line| accept(line))
         })
+    }
+
+    /// Reads its log no further until told to, so that the pipe fills.
+    pub fn leave_log_unread(&self, unread: bool) {
+        self.shared.lock().unread = unread;
     }
 
     /// How many lines of its log hold all of `parts`.
@@ -436,6 +443,10 @@ fn launch(builder: &Builder, folder: &Folder, shared: &Arc<Shared>) -> Process {
                 }
             }
             log.lines.push(line);
+            drop(log);
+            while shared.lock().unread {
+                thread::sleep(Duration::from_millis(10));
+            }
         }
     });
     process
