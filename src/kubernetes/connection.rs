@@ -26,6 +26,7 @@ use kube::client::middleware::{BaseUriLayer, ExtraHeadersLayer};
 use kube::client::{AuthError, ConfigExt};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use rustls::pki_types::ServerName;
+use tokio::sync::watch;
 use tower::util::BoxCloneSyncService;
 use tower::{Layer, Service, ServiceExt};
 
@@ -189,18 +190,30 @@ pub struct Connection {
     on_request: OnRequest,
 }
 
+/// The way that a stream came by is given up: requests go another one, and the stream may be dead.
+pub struct GivenUp(watch::Receiver<()>);
+
+impl GivenUp {
+    pub async fn wait(mut self) {
+        // Nothing is ever sent: it ends with the link.
+        while self.0.changed().await.is_ok() {}
+    }
+}
+
 /// How requests go out now.
 struct Link {
     settings: Arc<Settings>,
     stack: Stack,
     /// A connection was made for it.
     connected: Arc<AtomicBool>,
+    /// Goes with it.
+    stands: watch::Sender<()>,
 }
 
 impl Link {
     fn new(settings: Arc<Settings>) -> Self {
         let connected = Arc::new(AtomicBool::new(false));
-        Link { stack: settings.connect(&connected), settings, connected }
+        Link { stack: settings.connect(&connected), settings, connected, stands: watch::Sender::new(()) }
     }
 
     /// One that is not made yet is new in any case.
@@ -296,17 +309,18 @@ impl Connection {
         }
     }
 
-    /// Opens a stream: the answer's head within `timeout`, the body as it comes.
+    /// Opens a stream: the answer's head within `timeout`, the body as it comes, until its connection is given up.
     pub async fn stream(
         &self,
         verb: &'static str,
         request: Request<Body>,
         timeout: Duration,
-    ) -> Result<Incoming, Failure> {
+    ) -> Result<(Incoming, GivenUp), Failure> {
         let waits = AtomicBool::new(false);
         let resource = resource_of(request.uri());
+        let given_up = GivenUp(self.link().stands.subscribe());
         match tokio::time::timeout(timeout, self.answer(verb, request, &waits)).await {
-            Ok(result) => result.map(Response::into_body),
+            Ok(result) => result.map(|response| (response.into_body(), given_up)),
             Err(_) => Err(self.timed_out(verb, resource, timeout, &waits)),
         }
     }

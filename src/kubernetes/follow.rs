@@ -20,6 +20,8 @@ use crate::time::{Clock, Moment, SystemClock};
 
 /// A line of a watch holds one object.
 const LONGEST_LINE: usize = LARGEST_ANSWER;
+/// After a first failure; it doubles with each that follows.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
 /// A watch that ends sooner has not begun.
 const LIVED: Duration = Duration::from_secs(1);
 
@@ -53,11 +55,11 @@ pub enum Event {
     Failed(Failure),
 }
 
-/// Runs until nobody listens. `spread` in 0..1 keeps the watches of many pods from ending together; `pause` is waited
-/// after a failure.
+/// Runs until nobody listens. `spread` in 0..1 keeps the watches of many pods from ending together; `pause` is the
+/// longest that is waited after a failure.
 pub async fn follow(subject: &dyn Subject, pause: Duration, spread: f64) {
     let lifetime = 1800 + (1800.0 * spread) as u64;
-    let mut again = false;
+    let (mut again, mut failures) = (false, 0);
     loop {
         let mut began = None;
         let ended = list_and_watch(subject, lifetime, again, &mut began).await;
@@ -74,10 +76,19 @@ pub async fn follow(subject: &dyn Subject, pause: Duration, spread: f64) {
                 }
             }
         }
-        if !lived {
-            tokio::time::sleep(pause).await;
+        if lived {
+            failures = 0;
+        } else {
+            tokio::time::sleep(pause_after(failures, pause, spread)).await;
+            failures += 1;
         }
     }
+}
+
+/// An API server that restarts is soon back, and one that stays away is not to be asked all the time.
+fn pause_after(failures: u32, longest: Duration, spread: f64) -> Duration {
+    let doubled = FIRST_PAUSE.saturating_mul(1 << failures.min(10));
+    doubled.mul_f64(0.5 + spread).min(longest)
 }
 
 /// How a watch ended that did not fail.
@@ -109,7 +120,7 @@ async fn list_and_watch(
             subject.uri()
         );
         let stream = subject.connection().stream("watch", request(Method::GET, uri, None), subject.timeout()).await;
-        let body = match stream {
+        let (body, given_up) = match stream {
             Err(Failure::Status { code: 410, .. }) => return Ok(Ended::Expired),
             other => other?,
         };
@@ -118,7 +129,12 @@ async fn list_and_watch(
         }
         let began = SystemClock.boot();
         *watching = Some(began);
-        if let Some(ended) = hear(subject, body, &mut from).await? {
+        let ended = tokio::select! {
+            ended = hear(subject, body, &mut from) => ended?,
+            // A leader that renews over another connection must not go on by a watch that may bring nothing any more.
+            () = given_up.wait() => return Err(Failure::Broken("the watch's connection is given up".into())),
+        };
+        if let Some(ended) = ended {
             return Ok(ended);
         }
         // A server that ends watches as soon as they begin is not to be asked without a pause.
