@@ -10,7 +10,9 @@ use serde_json::{Value, json};
 
 use support::clock::{self, wait_until};
 use support::control_plane::{ControlPlane, shared};
+use support::front::{Act, Front};
 use support::recorder::Recorder;
+use support::sidecar::Sidecar;
 use support::stage::{DURATION, LEASE, SOON, Stage, token};
 
 /// D + 0.3 s, the jitter's pause for a conflict, and what a busy machine adds.
@@ -46,6 +48,47 @@ fn another_holder_written_under_a_leader_ends_its_term_and_is_respected_for_a_le
         stage.patch_spec(json!({"holderIdentity": "intruder"}));
     });
     assert!(after > DURATION - Duration::from_millis(100), "taken after {after:?}");
+}
+
+/// A pod that comes then and never saw the Lease held waits an answer TTL and a quarter of a second, no longer.
+#[test]
+fn a_leader_whose_watch_broke_and_cannot_be_begun_anew_hears_of_a_deletion_as_well() {
+    let stage = Stage::released(shared(), "blind");
+    let front = Front::open(shared());
+    // The default times: the next renewal, which would tell it too, is up to 3 s away.
+    let leader = Sidecar::of(LEASE, &stage.namespace, &front.kubeconfig(), "a").start();
+    leader.wait_leader(SOON);
+    front.set(|request| match request.path.contains("fieldSelector") {
+        true => Act::status(503, "ServiceUnavailable", "it does not list or watch just now"),
+        false => Act::Pass,
+    });
+    front.break_connections();
+    let read = |request: &support::front::Request| request.method == "GET" && !request.path.contains("fieldSelector");
+    wait_until("it reads instead", SOON, || front.count(read) > 2);
+    let renewed = stage.spec()["renewTime"].clone();
+    wait_until("a renewal", SOON, || stage.spec()["renewTime"] != renewed);
+    stage.delete();
+    wait_until("the term to end", AT_ONCE, || leader.status()["leader"] == false);
+    assert_eq!(leader.status()["reason"], "deleted");
+}
+
+/// What a leader promises from here on it has to take back itself, when its Lease is gone.
+#[test]
+fn a_leader_whose_connection_is_given_up_watches_over_the_next_one() {
+    let stage = Stage::released(shared(), "given-up");
+    let front = Front::open(shared());
+    let leader = Sidecar::of(LEASE, &stage.namespace, &front.kubeconfig(), "a").start();
+    leader.wait_leader(SOON);
+    // The open watch says nothing more, and its connection stands; the next write is not answered.
+    front.hush_watches();
+    let watches = front.count(support::front::Request::is_watch);
+    front.set(|request| if request.is_write() { Act::Silence } else { Act::Pass });
+    wait_until("a new watch", SOON, || front.count(support::front::Request::is_watch) > watches);
+    front.pass();
+    let renewed = stage.spec()["renewTime"].clone();
+    wait_until("a renewal", SOON, || stage.spec()["renewTime"] != renewed);
+    stage.delete();
+    wait_until("the term to end", AT_ONCE, || leader.status()["leader"] == false);
 }
 
 #[test]
