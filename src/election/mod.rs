@@ -508,7 +508,9 @@ impl Election {
         // A newer version than their base: an attempt that did not write this one never will (compare-and-swap).
         // A creation may, as long as there is nothing.
         let absent = self.seen.record().is_none();
-        self.unresolved.retain(|other| other.base_version >= version || absent && other.kind == Kind::Create);
+        if !self.broken.is(BrokenRule::RetryOnFirstBase) {
+            self.unresolved.retain(|other| other.base_version >= version || absent && other.kind == Kind::Create);
+        }
         match attempt {
             Some(attempt) if news != News::RolledBack => self.own_write_seen(now, attempt),
             // The conflict that an edit of labels or annotations made is over.
@@ -1028,7 +1030,7 @@ impl Election {
     fn is_formers_record(&self) -> bool {
         self.seen.record().is_some_and(|record| {
             record.holder().is_some_and(|holder| self.former.iter().any(|former| former == holder))
-                && self.seen.claims(record)
+                && (self.seen.claims(record) || self.broken.is(BrokenRule::AnyFormersRecord))
                 && self.next_token().is_some()
                 && record.spec.strategy.is_none()
                 && self.seen.record_is_of_its_time()
@@ -1038,6 +1040,9 @@ impl Election {
     /// When this candidate takes or creates: when the record is free, plus a jitter that is drawn once for each
     /// record. `None`: not by itself.
     fn take_moment(&mut self, verdict: Verdict) -> Option<Moment> {
+        if self.taken_away.is_some() && self.broken.is(BrokenRule::LossEndsCampaign) {
+            return None;
+        }
         let successor = self.seen.record().and_then(Record::step_down).and_then(|request| request.to.as_deref());
         let (free_at, expired) = match verdict {
             Verdict::Absent(at) => (at, false),
@@ -1112,7 +1117,8 @@ impl Election {
         self.next_attempt += 1;
         let base = match kind {
             Kind::Create => None,
-            _ => self.seen.record().map(|record| Base { uid: record.uid.clone(), version: record.version }),
+            Kind::Renew if self.broken.is(BrokenRule::RetryOnFirstBase) => self.first_base(),
+            _ => self.newest_base(),
         };
         let step_down = match &self.role {
             Role::Leaving(leaving) if kind == Kind::Release && !self.broken.is(BrokenRule::ReleaseNamesNobody) => {
@@ -1125,6 +1131,18 @@ impl Election {
         let uid = base.as_ref().map(|base| base.uid.clone());
         self.in_flight = Some(Attempt { id, sent_at: now, base_version, uid, kind, spec: spec.clone() });
         Output::Write(Write { attempt: id, kind, base, spec, step_down, timeout: self.attempt_timeout(now) })
+    }
+
+    fn newest_base(&self) -> Option<Base> {
+        self.seen.record().map(|record| Base { uid: record.uid.clone(), version: record.version })
+    }
+
+    /// For a broken rule.
+    fn first_base(&self) -> Option<Base> {
+        let first = self.unresolved.first();
+        first
+            .and_then(|attempt| Some(Base { uid: attempt.uid.clone()?, version: attempt.base_version }))
+            .or_else(|| self.newest_base())
     }
 
     /// Holder rule 1: new for each attempt, in microseconds, and growing with the boot clock even when the wall clock

@@ -176,6 +176,8 @@ pub struct Process {
     pub watch: u32,
     pub watch_alive: bool,
     pub last_read_worked: bool,
+    /// The newest version that it was given, by whichever way, and the uid of what existed then.
+    pub given: (u64, Option<String>),
     /// No event of a watch overtakes an earlier one.
     pub watch_clear_at: Time,
     pub presence: Presence,
@@ -363,6 +365,7 @@ impl Pod {
             watch: 0,
             watch_alive: false,
             last_read_worked: false,
+            given: (0, None),
             watch_clear_at: at,
             presence,
             sessions: Arc::new(sessions),

@@ -7,7 +7,8 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::time::Duration;
 
-use leasehold::election::{LARGEST_TOKEN, Record};
+use jiff::Timestamp;
+use leasehold::election::{LARGEST_TOKEN, Record, Token};
 use leasehold::time::Moment;
 
 use crate::api::{By, Object};
@@ -63,6 +64,8 @@ pub struct Checks {
     ended: HashSet<(String, u64)>,
     begun: HashSet<(String, u64)>,
     highest_token: u64,
+    /// What the newest acquiring write that was committed put into the Lease.
+    newest_term: Option<(Option<String>, Token, Option<Timestamp>)>,
     /// The newest write of a client-go candidate in its term, and its duration.
     foreign_write: Option<(Time, Duration)>,
     /// A pod that trusts an empty holder took the Lease with such a token: what earlier terms promised is its own risk.
@@ -221,6 +224,11 @@ impl Checks {
         *newest = (*newest).max(handed_out);
     }
 
+    /// The record's holder wrote itself into it, and nobody has taken the Lease since, however edited it is.
+    pub fn is_of_newest_term(&self, record: &Record) -> bool {
+        self.newest_term.as_ref() == Some(&term_of(record))
+    }
+
     /// S3: an acquiring write made a Lease where none was.
     pub fn took_nothing(&mut self, at: Time, pod: usize) {
         self.fail("S3", at, || format!("pod {pod} took a Lease that was not there, and so waited for nobody"));
@@ -253,6 +261,7 @@ impl Checks {
             self.fail("S4", at, || format!("{identity}'s token {token} is not above {floor}"));
         }
         self.highest_token = self.highest_token.max(token);
+        self.newest_term = Some(term_of(now));
         let transitions = now.spec.transitions;
         if transitions != spec.transitions.saturating_add(1) {
             self.fail("S9", at, || format!("transitions went from {} to {transitions}", spec.transitions));
@@ -277,6 +286,11 @@ impl Checks {
     pub fn foreign_lease_gone(&mut self) {
         self.foreign_write = None;
     }
+}
+
+/// What an acquiring write puts into the Lease, and renewals keep.
+fn term_of(record: &Record) -> (Option<String>, Token, Option<Timestamp>) {
+    (record.spec.holder.clone(), record.token, record.spec.acquire_time)
 }
 
 /// An acquiring write that was committed.

@@ -65,6 +65,11 @@ pub fn caught_by(rule: BrokenRule) -> Option<Caught> {
         BrokenRule::UidNotSent => caught("released, then deleted", 2, 3, &["S3"]),
         BrokenRule::SeenForgotten => caught("process", 1, 6, &["L4"]),
         BrokenRule::ForeignChangeIgnored => caught("exec, deleted", 2, 4, &["S1"]),
+        // Looked for by the simulator alone.
+        BrokenRule::HoldBlindly
+        | BrokenRule::RetryOnFirstBase
+        | BrokenRule::LossEndsCampaign
+        | BrokenRule::AnyFormersRecord => None,
         // A3 is broken where this shows.
         BrokenRule::ReleasePutBack => None,
         BrokenRule::OtherPodsState
