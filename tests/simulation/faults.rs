@@ -37,6 +37,8 @@ pub enum Class {
     Restarts,
     /// People edit or delete the Lease, one at a time, which costs nothing but time (L4).
     Touched,
+    /// One kind of fault, and nothing else.
+    Alone,
     /// All of the above but the foreign candidate and the mixed durations.
     Everything,
     /// An older record is put back, one that names a holder, when every sidecar has seen the newest. Breaks A3, and
@@ -57,7 +59,7 @@ pub enum Class {
 }
 
 impl Class {
-    pub const ALL: [Class; 20] = [
+    pub const ALL: [Class; 21] = [
         Class::Calm,
         Class::Killed,
         Class::Outages,
@@ -70,6 +72,7 @@ impl Class {
         Class::Foreign,
         Class::Restarts,
         Class::Touched,
+        Class::Alone,
         Class::Everything,
         Class::HeldPutBack,
         Class::PutBack,
@@ -84,7 +87,7 @@ impl Class {
     fn weight(self) -> u64 {
         match self {
             Class::Process | Class::Hands | Class::Everything => 3,
-            Class::Network | Class::Foreign => 2,
+            Class::Network | Class::Foreign | Class::Alone => 2,
             _ => 1,
         }
     }
@@ -375,6 +378,31 @@ impl Fault {
         Fault::CutOffAndBlanked,
         Fault::StepDownAsked,
     ];
+    /// To single requests, events and steps, as [`Odds`] has them.
+    const SINGLE: [Fault; 15] = [
+        Fault::RequestLost,
+        Fault::RequestLate,
+        Fault::WriteMinutesLate,
+        Fault::AnswerLost,
+        Fault::AnswerLate,
+        Fault::Refused,
+        Fault::RefusedForNow,
+        Fault::ServerError,
+        Fault::ErrorAfterCommit,
+        Fault::WatchLag,
+        Fault::WatchReplay,
+        Fault::PausedBetweenSteps,
+        Fault::FileWriteSlow,
+        Fault::FileWriteFailed,
+        Fault::ExecLate,
+    ];
+
+    /// Each that can strike by itself and breaks no assumption.
+    pub fn alone() -> impl Iterator<Item = Fault> {
+        let of_a_time = [&Fault::NETWORK[..], &Fault::PROCESS, &Fault::HANDS, &Fault::HAND_OVER].concat();
+        Fault::SINGLE.into_iter().chain(of_a_time)
+    }
+
     /// What people do in a moment, and cannot undo.
     const TOUCHES: [Fault; 10] = [
         Fault::LabelStorm,
@@ -437,6 +465,23 @@ pub struct Odds {
 }
 
 impl Odds {
+    /// What makes this kind of fault, if single requests, events or steps have it.
+    fn field(&mut self, fault: Fault) -> Option<&mut u32> {
+        match fault {
+            Fault::RequestLost | Fault::RequestLate | Fault::WriteMinutesLate => Some(&mut self.request),
+            Fault::AnswerLost | Fault::AnswerLate => Some(&mut self.answer),
+            Fault::Refused | Fault::RefusedForNow | Fault::ServerError | Fault::ErrorAfterCommit => {
+                Some(&mut self.refused)
+            }
+            Fault::WatchLag | Fault::WatchReplay => Some(&mut self.watch),
+            Fault::PausedBetweenSteps => Some(&mut self.pause),
+            Fault::FileWriteSlow => Some(&mut self.file_slow),
+            Fault::FileWriteFailed => Some(&mut self.file_fails),
+            Fault::ExecLate => Some(&mut self.exec_late),
+            _ => None,
+        }
+    }
+
     /// What sets each to nothing.
     pub const CLEAR: [fn(&mut Odds); 10] = [
         |odds| odds.request = 0,
@@ -531,6 +576,8 @@ pub struct Plan {
     pub apps: Vec<AppPlan>,
     pub foreign: bool,
     pub odds: Odds,
+    /// Nothing else goes wrong.
+    pub alone: Option<Fault>,
     pub strikes: Vec<Strike>,
     /// No fault begins or goes on after it.
     pub faults_until: Time,
@@ -586,6 +633,7 @@ impl Plan {
             apps,
             foreign: class == Class::Foreign,
             odds: Odds::default(),
+            alone: None,
             strikes: Vec::new(),
             faults_until: Time::START.plus(span),
             begins: rng.pick(&[Beginning::Absent, Beginning::Absent, Beginning::Orphaned, Beginning::Bare]),
@@ -644,6 +692,20 @@ impl Plan {
                 draw(&Fault::NETWORK, 0, 3, rng);
                 draw(&Fault::PROCESS, 0, 3, rng);
                 draw(&Fault::HAND_OVER, 0, 3, rng);
+            }
+            Class::Alone => {
+                let kinds: Vec<Fault> = Fault::alone().collect();
+                let alone = rng.pick(&kinds);
+                self.alone = Some(alone);
+                // What a schedule of few pods on machines of their own does not have.
+                self.one_machine |= alone == Fault::CrashedOtherPodsState;
+                match self.odds.field(alone) {
+                    Some(field) => *field = rng.between(300, 3000) as u32,
+                    None => draw(&[alone], 2, 8, rng),
+                }
+                if alone == Fault::WriteMinutesLate {
+                    self.odds.request = 10_000;
+                }
             }
             Class::Everything => {
                 self.odds = some_odds(rng);

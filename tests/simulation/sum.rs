@@ -10,6 +10,8 @@ use crate::checks::Right;
 use crate::faults::{Class, Fault};
 use crate::world::Report;
 
+/// From so many schedules on, each kind of fault has struck alone.
+const ENOUGH_FOR_EACH_ALONE: u64 = 20_000;
 /// An invariant that may fail under a broken assumption does so rarely.
 const ENOUGH_FOR_EXCUSES: u64 = 1_000_000;
 
@@ -17,6 +19,8 @@ const ENOUGH_FOR_EXCUSES: u64 = 1_000_000;
 pub struct Sum {
     pub schedules: u64,
     faults: BTreeMap<Fault, u64>,
+    /// Schedules in which this kind struck, and nothing else was to.
+    alone: BTreeMap<Fault, u64>,
     rights: BTreeMap<Right, u64>,
     classes: BTreeMap<Class, u64>,
     reasons: BTreeMap<&'static str, u64>,
@@ -47,6 +51,12 @@ impl Sum {
         self.join(&Sum {
             schedules: 1,
             faults: report.faults.clone(),
+            alone: report
+                .alone
+                .filter(|alone| report.faults.contains_key(alone))
+                .map(|alone| (alone, 1))
+                .into_iter()
+                .collect(),
             rights: report.rights.clone(),
             classes: BTreeMap::from([(report.class, 1)]),
             reasons,
@@ -67,6 +77,7 @@ impl Sum {
     pub fn join(&mut self, other: &Sum) {
         self.schedules += other.schedules;
         merge(&mut self.faults, &other.faults);
+        merge(&mut self.alone, &other.alone);
         merge(&mut self.rights, &other.rights);
         merge(&mut self.classes, &other.classes);
         merge(&mut self.reasons, &other.reasons);
@@ -125,6 +136,7 @@ impl Sum {
         }
         println!("schedules of each class: {:?}", self.classes);
         println!("faults: {:?}", self.faults);
+        println!("schedules in which one struck alone: {:?}", self.alone);
         println!("terms began by: {:?}", self.rights);
         println!("reasons told: {:?}", self.reasons);
     }
@@ -142,6 +154,9 @@ impl Sum {
         assert!(self.foreign_overlaps > 0, "never reached, so never tested: client-go's own overlap");
         assert!(self.named.0 > 0, "never reached, so never tested: a release to a named pod");
         assert!(self.landed_late > 0, "never reached, so never tested: a taking write that landed late");
+        if self.schedules >= ENOUGH_FOR_EACH_ALONE {
+            never("faults alone", Fault::alone().filter(|fault| !self.alone.contains_key(fault)).collect());
+        }
         if self.schedules < ENOUGH_FOR_EXCUSES {
             return;
         }

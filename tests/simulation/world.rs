@@ -249,6 +249,7 @@ pub struct Report {
     pub rights: BTreeMap<Right, u64>,
     pub reasons: HashMap<Reason, u64>,
     pub class: Class,
+    pub alone: Option<Fault>,
     pub landed_late: u64,
     pub terms: u64,
     pub promises: u64,
@@ -475,6 +476,7 @@ impl World {
             rights: std::mem::take(&mut self.checks.rights),
             reasons: self.reasons,
             class: self.plan.class,
+            alone: self.plan.alone,
             landed_late: self.landed_late,
             terms: self.checks.terms,
             promises: self.checks.promises_made,
@@ -510,6 +512,11 @@ impl World {
 
     fn odds(&self) -> Odds {
         if self.faulty() && !self.is_spared() { self.plan.odds } else { Odds::default() }
+    }
+
+    /// In a schedule of one kind of fault, no other.
+    fn may_strike(&self, fault: Fault) -> bool {
+        self.plan.alone.is_none_or(|alone| alone == fault)
     }
 
     fn count(&mut self, fault: Fault) {
@@ -1154,7 +1161,10 @@ impl World {
         let life = process.life;
         process.waiting.insert(id, waiting);
         self.queue_at(gives_up, Event::TimedOut { pod, life, id });
-        if matches!(request, Request::Put { .. }) && self.rng.in_10_000(self.odds().request / 50) {
+        if matches!(request, Request::Put { .. })
+            && self.rng.in_10_000(self.odds().request / 50)
+            && self.may_strike(Fault::WriteMinutesLate)
+        {
             // The schedule goes on until then: whoever leads by then has written since.
             let arrives = at.plus(self.rng.millis(60_000, 180_000));
             self.ends = self.ends.max(arrives.plus(Duration::from_secs(2)));
@@ -1175,8 +1185,9 @@ impl World {
                 return None;
             }
             leaves = blocked;
-        } else if self.rng.in_10_000(odds) {
-            if self.rng.percent(40) {
+        } else if self.rng.in_10_000(odds) && (self.may_strike(lost) || self.may_strike(late)) {
+            let loses = self.rng.percent(40);
+            if self.plan.alone.map_or(loses, |alone| alone == lost) {
                 self.count(lost);
                 return None;
             }
@@ -1198,14 +1209,16 @@ impl World {
 
     fn arrives(&mut self, pod: usize, life: u32, id: u64, request: Request) {
         let odds = self.odds();
-        let answer = if self.api_refuses > self.at || self.rng.in_10_000(odds.refused / 2) {
+        let refuses = self.may_strike(Fault::Refused) || self.may_strike(Fault::RefusedForNow);
+        let answer = if self.api_refuses > self.at || self.rng.in_10_000(odds.refused / 2) && refuses {
             self.refusal(&request)
-        } else if self.api_down > self.at || self.rng.in_10_000(odds.refused / 4) {
+        } else if self.api_down > self.at || self.rng.in_10_000(odds.refused / 4) && self.may_strike(Fault::ServerError)
+        {
             self.count(Fault::ServerError);
             failed(&request)
         } else {
             let answer = self.serve(pod, life, request.clone());
-            if self.rng.in_10_000(odds.refused / 4) {
+            if self.rng.in_10_000(odds.refused / 4) && self.may_strike(Fault::ErrorAfterCommit) {
                 self.count(Fault::ErrorAfterCommit);
                 failed(&request)
             } else {
@@ -1234,7 +1247,12 @@ impl World {
         if !matches!(request, Request::Put { .. }) {
             return Answer::Failed;
         }
-        let retry_after = self.rng.percent(50).then(|| Duration::from_secs(self.rng.between(1, 30)));
+        let for_now = match (self.rng.percent(50), self.plan.alone) {
+            (_, Some(Fault::Refused)) => false,
+            (_, Some(Fault::RefusedForNow)) => true,
+            (drawn, _) => drawn,
+        };
+        let retry_after = for_now.then(|| Duration::from_secs(self.rng.between(1, 30)));
         self.count(if retry_after.is_some() { Fault::RefusedForNow } else { Fault::Refused });
         Answer::Put(Outcome::Refused { advice: "the API server refuses".into(), retry_after })
     }
@@ -1251,7 +1269,9 @@ impl World {
         if write.kind != Kind::Release && self.pods[pod].released == Some((life, sent.token)) {
             self.count(Fault::ArrivedAfterRelease);
         }
-        if self.term_began.0 != pod && self.term_began.1 > sent.at {
+        // Not in a race of two.
+        let late = self.at.since(sent.at) >= Duration::from_secs(1);
+        if self.term_began.0 != pod && self.term_began.1 > sent.at && late {
             self.count(Fault::ArrivedAfterSuccessor);
         }
         let base = self.api.object.clone();
@@ -1410,7 +1430,8 @@ impl World {
         let latency = self.rng.duration(Duration::from_micros(300), Duration::from_millis(10));
         let mut arrives = at.plus(latency);
         let (unlucky, silent, lag) = (self.rng.in_10_000(odds), self.rng.percent(30), self.rng.millis(10, 3000));
-        let replays = self.rng.in_10_000(odds / 2);
+        let (unlucky, silent) = (unlucky && self.may_strike(Fault::WatchLag), silent && self.plan.alone.is_none());
+        let replays = self.rng.in_10_000(odds / 2) && self.may_strike(Fault::WatchReplay);
         let Some(process) = &mut self.pods[pod].process else { return };
         if !process.watch_alive {
             return;
