@@ -1041,9 +1041,12 @@ impl World {
             Output::Remember(seen) => this.state.seen = Some(*seen),
             Output::Publish(status) => self.publish(pod, status),
             Output::Write(write) => {
-                if let Kind::Acquire { token } = write.kind {
-                    process.token = token;
-                }
+                // Of the term that it writes for: an attempt to take that came to nothing may have had another since.
+                process.token = match (write.kind, &process.election.status().leading) {
+                    (Kind::Acquire { token }, _) => token,
+                    (_, Some(leading)) => leading.token,
+                    (_, None) => process.token,
+                };
                 let token = process.token;
                 if write.kind == Kind::Release {
                     self.judge_release(pod);
