@@ -872,12 +872,13 @@ impl Election {
             return None;
         }
         self.reading = Some(now);
+        // One that failed has said so itself, and is begun anew in any case: nothing speaks against the connection.
+        let doubted = silent && self.watch_failure.is_none();
         if silent {
             self.heard = now;
-            self.doubted = true;
+            self.doubted = doubted;
         }
-        // A watch that failed has said so itself: nothing speaks against the connection.
-        Some(Output::Read { timeout: self.attempt_timeout(now), fresh: silent && self.watch_failure.is_none() })
+        Some(Output::Read { timeout: self.attempt_timeout(now), fresh: doubted })
     }
 
     /// Challenger rule 7: how long a watch may say nothing before it is doubted.

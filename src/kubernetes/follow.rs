@@ -69,7 +69,7 @@ pub async fn follow(subject: &dyn Subject, pause: Duration, spread: f64) {
         let lived = began.is_some_and(|began| SystemClock.boot().since(began) >= LIVED);
         match ended {
             Ok(Ended::NobodyListens) => return,
-            Ok(Ended::Expired) => {}
+            Ok(Ended::Expired | Ended::GivenUp) => {}
             Err(failure) => {
                 if !subject.tell(Event::Failed(failure)).await.is_ok_and(|listens| listens) {
                     return;
@@ -97,6 +97,8 @@ pub enum Ended {
     NobodyListens,
     /// The version to go on from is too old: list again.
     Expired,
+    /// Its connection is given up, for a reason that is told elsewhere.
+    GivenUp,
 }
 
 /// Lists, then watches, and watches again from where it was, until something fails. `watching` is when the last watch
@@ -132,7 +134,7 @@ async fn list_and_watch(
         let ended = tokio::select! {
             ended = hear(subject, body, &mut from) => ended?,
             // A leader that renews over another connection must not go on by a watch that may bring nothing any more.
-            () = given_up.wait() => return Err(Failure::Broken("the watch's connection is given up".into())),
+            () = given_up.wait() => Some(Ended::GivenUp),
         };
         if let Some(ended) = ended {
             return Ok(ended);

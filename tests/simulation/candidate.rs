@@ -175,6 +175,8 @@ pub struct Process {
     pub waiting: HashMap<u64, Waiting>,
     pub watch: u32,
     pub watch_alive: bool,
+    /// It was told that its watch failed, and has listed nothing since.
+    pub blind: bool,
     pub last_read_worked: bool,
     /// The newest version that it was given, by whichever way, and the uid of what existed then.
     pub given: (u64, Option<String>),
@@ -364,6 +366,7 @@ impl Pod {
             waiting: HashMap::new(),
             watch: 0,
             watch_alive: false,
+            blind: false,
             last_read_worked: false,
             given: (0, None),
             watch_clear_at: at,
@@ -393,16 +396,13 @@ impl Pod {
         self.is_connected(at) && self.process.as_ref().is_some_and(|process| process.watch_alive)
     }
 
-    /// Its watch is being begun anew, and meanwhile it reads.
+    /// Its watch is being begun anew, and meanwhile it reads. One that is only silent is another matter.
     pub fn hears_by_reading(&self, at: Time) -> bool {
         let waits = |process: &Process| {
             process.waiting.values().any(|waiting| matches!(waiting, Waiting::Write { .. } | Waiting::Read))
         };
         self.is_connected(at)
-            && self
-                .process
-                .as_ref()
-                .is_some_and(|process| !process.watch_alive && process.last_read_worked && !waits(process))
+            && self.process.as_ref().is_some_and(|process| process.blind && process.last_read_worked && !waits(process))
     }
 
     fn is_connected(&self, at: Time) -> bool {

@@ -1371,6 +1371,7 @@ impl World {
                 self.take(pod, Input::Read(None));
             }
             (Waiting::List { sent_at, .. }, Some(Answer::Got(record, version))) => {
+                process.blind = false;
                 self.take(pod, Input::Observed { record, version, via: Via::Read { sent_at } });
             }
             (Waiting::List { watch, .. }, _) => {
@@ -1402,7 +1403,7 @@ impl World {
         if let Some(process) = self.process(pod, life) {
             process.watch_alive = false;
             process.watch += 1;
-            process.last_read_worked = false;
+            (process.blind, process.last_read_worked) = (true, false);
             self.take(pod, Input::WatchFailed { advice: "the watch broke".into() });
             self.after(again, Event::Deliver { pod, life, work: Work::Relist });
         }
