@@ -613,9 +613,12 @@ impl World {
         let Some(process) = self.process(pod, life) else { return };
         let status = process.board.status();
         let told_to_end = law != "wait-for-app" && process.shutting_down.is_some();
+        // A request that speaks of this term is a reason, but where that is what is doubted.
+        let asked = law != "step-down" && status.reason == Reason::SteppedDown;
         if process.presence.gone().is_none()
             && alive
             && !told_to_end
+            && !asked
             && status.leading.is_none_or(|leading| leading.token != token)
         {
             self.checks.fail(law, at, || {
