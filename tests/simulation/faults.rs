@@ -378,29 +378,12 @@ impl Fault {
         Fault::CutOffAndBlanked,
         Fault::StepDownAsked,
     ];
-    /// To single requests, events and steps, as [`Odds`] has them.
-    const SINGLE: [Fault; 15] = [
-        Fault::RequestLost,
-        Fault::RequestLate,
-        Fault::WriteMinutesLate,
-        Fault::AnswerLost,
-        Fault::AnswerLate,
-        Fault::Refused,
-        Fault::RefusedForNow,
-        Fault::ServerError,
-        Fault::ErrorAfterCommit,
-        Fault::WatchLag,
-        Fault::WatchReplay,
-        Fault::PausedBetweenSteps,
-        Fault::FileWriteSlow,
-        Fault::FileWriteFailed,
-        Fault::ExecLate,
-    ];
-
     /// Each that can strike by itself and breaks no assumption.
     pub fn alone() -> impl Iterator<Item = Fault> {
         let of_a_time = [&Fault::NETWORK[..], &Fault::PROCESS, &Fault::HANDS, &Fault::HAND_OVER].concat();
-        Fault::SINGLE.into_iter().chain(of_a_time)
+        // What single requests, events and steps have.
+        let by_odds = Fault::ALL.into_iter().filter(|fault| Odds::default().field(*fault).is_some());
+        by_odds.chain(of_a_time)
     }
 
     /// What people do in a moment, and cannot undo.
