@@ -131,7 +131,8 @@ node-down: ## Takes that away
 .PHONY: check
 check: $(cargo_deny) ## Formatting, clippy, and what the dependencies may be
 	$(call stage,formatting,cargo fmt --all --check)
-	$(call stage,clippy,cargo clippy --locked --workspace --all-targets --test e2e --test simulation -- -D warnings)
+	$(call stage,clippy,cargo clippy --locked --workspace --all-targets -- -D warnings)
+	$(call stage,clippy: the tests that run by themselves,cargo clippy --locked --test e2e --test simulation -- -D warnings)
 	$(call stage,licences and sources of the dependencies,$(cargo_deny) --locked check licenses bans sources)
 
 .PHONY: tools

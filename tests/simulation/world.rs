@@ -217,7 +217,7 @@ enum StartState {
 
 #[derive(Clone, Debug)]
 enum Request {
-    Put { write: Write, sent: Sent },
+    Put { write: Box<Write>, sent: Sent },
     Read,
     List,
 }
@@ -236,7 +236,7 @@ struct Sent {
 #[derive(Clone, Debug)]
 enum Answer {
     Put(Outcome),
-    Got(Option<Record>, u64),
+    Got(Option<Box<Record>>, u64),
     Failed,
 }
 
@@ -1064,7 +1064,10 @@ impl World {
                 if is_release {
                     this.released = Some((life, token));
                 }
-                let request = Request::Put { write, sent: Sent { at, identity, token, handed_out, over_former } };
+                let request = Request::Put {
+                    write: Box::new(write),
+                    sent: Sent { at, identity, token, handed_out, over_former },
+                };
                 self.request(pod, Waiting::Write { attempt }, request, timeout);
             }
             Output::Read { timeout, .. } => self.request(pod, Waiting::Read, Request::Read, timeout),
@@ -1263,7 +1266,7 @@ impl World {
     fn serve(&mut self, pod: usize, life: u32, request: Request) -> Answer {
         let Request::Put { mut write, sent } = request else {
             let (record, version) = self.reads();
-            return Answer::Got(record, version);
+            return Answer::Got(record.map(Box::new), version);
         };
         let minutes_late = self.at.since(sent.at) >= Duration::from_secs(60);
         if minutes_late {
@@ -1364,7 +1367,7 @@ impl World {
             }
             (Waiting::Read, Some(Answer::Got(record, version))) => {
                 process.last_read_worked = true;
-                self.take(pod, Input::Read(Some((record, version))));
+                self.take(pod, Input::Read(Some((record.map(|record| *record), version))));
             }
             (Waiting::Read, _) => {
                 process.last_read_worked = false;
@@ -1372,6 +1375,7 @@ impl World {
             }
             (Waiting::List { sent_at, .. }, Some(Answer::Got(record, version))) => {
                 process.blind = false;
+                let record = record.map(|record| *record);
                 self.take(pod, Input::Observed { record, version, via: Via::Read { sent_at } });
             }
             (Waiting::List { watch, .. }, _) => {
