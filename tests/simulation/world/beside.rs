@@ -512,10 +512,11 @@ impl World {
 
     pub(super) fn write_file(&mut self, pod: usize) {
         let (at, faulty) = (self.at, self.faulty());
-        let unlucky = !self.unstoppable && self.rng.in_10_000(self.odds().file_fails);
+        let certain = self.unstoppable || self.is_spared();
+        let unlucky = !certain && self.rng.in_10_000(self.odds().file_fails);
         let this = &mut self.pods[pod];
         let now = this.clock.boot(at);
-        let full = this.disk_full > at && faulty && !self.unstoppable;
+        let full = this.disk_full > at && faulty && !certain;
         let Some(process) = &mut this.process else { return };
         let answer = process.board.answer(now);
         if unlucky || full {

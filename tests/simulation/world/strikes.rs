@@ -555,7 +555,9 @@ impl World {
     pub(super) fn delete_under_a_blind_holder(&mut self, pod: usize, newcomer: usize) {
         let at = self.at;
         let api_works = self.api_down <= at && self.api_refuses <= at;
-        if !api_works || self.holder_pod() != Some(pod) || !self.leads(pod) || !self.pods[pod].hears_by_reading(at) {
+        // `exec` hears by the file (A3).
+        let hears = self.pods[pod].hears_by_reading(at) && self.pods[pod].disk_full <= at;
+        if !api_works || self.holder_pod() != Some(pod) || !self.leads(pod) || !hears {
             return;
         }
         // Of a pod that comes just now.
