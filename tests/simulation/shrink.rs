@@ -1,6 +1,6 @@
 //! Makes a failing schedule small: what can be left out is left out, as long as the same invariant still fails.
 //!
-//! Leaving something out shifts every later chance, so each smaller plan is given a few new seeds to fail under.
+//! Leaving something out shifts every later chance, so each smaller plan is given new seeds to fail under.
 
 use std::time::Duration;
 

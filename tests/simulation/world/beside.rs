@@ -512,11 +512,10 @@ impl World {
 
     pub(super) fn write_file(&mut self, pod: usize) {
         let (at, faulty) = (self.at, self.faulty());
-        let certain = self.unstoppable || self.is_spared();
-        let unlucky = !certain && self.rng.in_10_000(self.odds().file_fails);
+        let unlucky = !self.unstoppable && self.rng.in_10_000(self.odds().file_fails);
         let this = &mut self.pods[pod];
         let now = this.clock.boot(at);
-        let full = this.disk_full > at && faulty && !certain;
+        let full = this.disk_full > at && faulty && !self.unstoppable;
         let Some(process) = &mut this.process else { return };
         let answer = process.board.answer(now);
         if unlucky || full {

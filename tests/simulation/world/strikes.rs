@@ -555,7 +555,7 @@ impl World {
     pub(super) fn delete_under_a_blind_holder(&mut self, pod: usize, newcomer: usize) {
         let at = self.at;
         let api_works = self.api_down <= at && self.api_refuses <= at;
-        // `exec` hears by the file (A3).
+        // `exec` hears by the file (A3); no disk fills up while it does, for whoever hears is spared.
         let hears = self.pods[pod].hears_by_reading(at) && self.pods[pod].disk_full <= at;
         if !api_works || self.holder_pod() != Some(pod) || !self.leads(pod) || !hears {
             return;
